@@ -1,0 +1,153 @@
+"""From a model folder (or only its configuration) to a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from sgl_lang.errors import ContextOverflow, InvalidRequest, UnsupportedFeature
+from sgl_runtime.attention import KVShape, ReferenceAttention
+from sgl_runtime.core import ModelRunner
+from sgl_runtime.model.checkpoint import Checkpoint, read_config
+from sgl_runtime.model.config import DecoderConfig
+from sgl_runtime.model.decoder import Decoder
+from sgl_runtime.model.info import GenerationDefaults, ModelInfo
+from sgl_runtime.model.machine import available_memory, has_fast_bfloat16, set_threads
+from sgl_runtime.model.runner import TorchRunner
+from sgl_runtime.model.weights import fill_randomly, load_checkpoint
+
+__all__ = ["LoadOptions", "load_runner"]
+
+DType = Literal["auto", "float32", "bfloat16"]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DEFAULT_KV_BYTES = 1 << 30
+MAX_PAGE_SIZE = 64
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Everything that may be chosen about a model. `num_pages` wins over `memory_bytes` (KV memory)."""
+
+    dtype: DType = "auto"
+    device: str = "cpu"
+    page_size: int = 16
+    num_pages: int | None = None
+    memory_bytes: int | None = None
+    load_format: Literal["auto", "dummy"] = "auto"
+    quantization: Literal["int8", "int4"] | None = None
+    max_context: int | None = None
+    threads: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.dtype in ("auto", *_DTYPES), "dtype", f"auto, {', '.join(_DTYPES)}", self.dtype)
+        _check(1 <= self.page_size <= MAX_PAGE_SIZE, "page_size", f"1 to {MAX_PAGE_SIZE}", self.page_size)
+        _check(self.num_pages is None or self.num_pages >= 1, "num_pages", "at least 1", self.num_pages)
+        _check(self.load_format in ("auto", "dummy"), "load_format", "auto or dummy", self.load_format)
+        _check(self.quantization in (None, "int8", "int4"), "quantization", "int8 or int4", self.quantization)
+        _check(
+            self.max_context is None or self.max_context >= 1, "max_context", "at least 1", self.max_context
+        )
+        _check(self.threads is None or self.threads >= 1, "threads", "at least 1", self.threads)
+
+
+def _check(ok: bool, name: str, wanted: str, value: object) -> None:
+    if not ok:
+        raise InvalidRequest(f"must be {wanted}, got {value!r}", place=name)
+
+
+def load_runner(model: str | Path | Mapping[str, Any] | None = None, **options: Any) -> ModelRunner:
+    """Load a model and give it KV memory.
+
+    `model`: a Hugging Face folder; with ``load_format="dummy"`` also a ``config.json`` file or its content; None is
+    the model that ships with the package. `options` are the fields of `LoadOptions`. Raises `InvalidRequest` (what the
+    folder lacks) or `UnsupportedFeature` (an architecture or feature, by name).
+    """
+    chosen = LoadOptions(**options)
+    folder, data = _locate(model, chosen)
+    config = DecoderConfig.from_dict(data)
+    device = torch.device(chosen.device)
+    set_threads(chosen.threads)
+    if chosen.quantization is not None:
+        raise UnsupportedFeature("not supported yet", place="quantization")
+    dtype = _dtype(chosen, config, device)
+    max_context = _max_context(chosen, config)
+    decoder = Decoder(config, max_context)
+    if chosen.load_format == "dummy" or folder is None:
+        fill_randomly(decoder, dtype, device, chosen.seed)
+    else:
+        load_checkpoint(decoder, Checkpoint.open(folder), dtype, device)
+    decoder.to(device)
+    shape = _kv_shape(chosen, config, dtype, max_context)
+    info = ModelInfo.of(
+        config,
+        name=folder.name if folder is not None else config.architecture,
+        max_context=max_context,
+        dtype=str(dtype).removeprefix("torch."),
+        weight_bytes=sum(parameter.nbytes for parameter in decoder.parameters()),
+        kv_bytes_per_token=shape.bytes_per_token,
+        quantization=chosen.quantization,
+        generation=GenerationDefaults.from_folder(folder, data),
+    )
+    return TorchRunner(decoder, ReferenceAttention(shape, device), info)
+
+
+def _locate(
+    model: str | Path | Mapping[str, Any] | None, options: LoadOptions
+) -> tuple[Path | None, Mapping[str, Any]]:
+    if model is None:
+        from sgl_runtime.embedded import model_path
+
+        model = model_path()
+    if isinstance(model, Mapping):
+        if options.load_format != "dummy":
+            raise InvalidRequest("a configuration without weights needs load_format='dummy'", place="model")
+        return None, model
+    path = Path(model)
+    data = read_config(path)
+    if path.is_file() and options.load_format != "dummy":
+        raise InvalidRequest(
+            "is a file, not a model folder", place=str(path), hint="load_format='dummy' takes one"
+        )
+    return (path if path.is_dir() else path.parent), data
+
+
+def _dtype(options: LoadOptions, config: DecoderConfig, device: torch.device) -> torch.dtype:
+    """`auto`: bfloat16 for 16-bit checkpoints where the processor multiplies it fast, else float32."""
+    if options.dtype != "auto":
+        return _DTYPES[options.dtype]
+    half = config.dtype.removeprefix("torch.") in ("bfloat16", "float16")
+    fast = device.type != "cpu" or has_fast_bfloat16()
+    return torch.bfloat16 if half and fast else torch.float32
+
+
+def _max_context(options: LoadOptions, config: DecoderConfig) -> int:
+    if options.max_context is None:
+        return config.max_context
+    if options.max_context > config.max_context:
+        raise InvalidRequest(
+            f"{options.max_context} is more than the {config.max_context} positions the model was made for",
+            place="max_context",
+        )
+    return options.max_context
+
+
+def _kv_shape(options: LoadOptions, config: DecoderConfig, dtype: torch.dtype, max_context: int) -> KVShape:
+    """Size the KV memory: `num_pages`, else `memory_bytes`, else 1 GiB or one full context, whichever is more, but
+    never over a quarter of the memory that is free. Memory is only touched as pages are used."""
+    shape = KVShape(config.num_layers, 1, options.page_size, config.num_kv_heads, config.head_dim, dtype)
+    page_bytes = shape.bytes_per_token * options.page_size
+    pages = options.num_pages
+    if pages is None:
+        size = options.memory_bytes
+        if size is None:
+            one_context = (max_context + options.page_size) * shape.bytes_per_token
+            size = min(max(_DEFAULT_KV_BYTES, one_context), available_memory() // 4)
+        pages = size // page_bytes
+    if pages < 1:
+        raise ContextOverflow(f"one page of KV takes {page_bytes} bytes, more than the memory allowed")
+    return KVShape(config.num_layers, pages, options.page_size, config.num_kv_heads, config.head_dim, dtype)

@@ -1,0 +1,75 @@
+"""Greedy output equals transformers, token by token, in float32: chunked, mixed, forked, any page size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from model_cases import CASES, Driver, Row, make_reference, reference_greedy
+
+from sgl_runtime.model import load_runner
+
+PROMPTS = [list(range(5, 47)), [7, 7, 9], [299, 3, 250, 100, 17, 66, 201, 4], [11]]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_transformers(name, tmp_path):
+    model = make_reference(name, tmp_path, shards=name == "qwen3")
+    wanted = [reference_greedy(model, prompt, 12) for prompt in PROMPTS]
+    runner = load_runner(tmp_path, dtype="float32", page_size=16, num_pages=40)
+    assert Driver(runner).greedy(PROMPTS, 12, [5, 1, 100, 1]) == wanted
+    with torch.inference_mode():
+        exact = model(torch.tensor([PROMPTS[0]])).logits[0, -1]
+    ours = Driver(runner, 1).step([(Row(PROMPTS[0]), len(PROMPTS[0]))])[0]
+    torch.testing.assert_close(ours, exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 5, 16, 33, 64])
+def test_page_sizes_and_chunks_do_not_matter(page_size, tmp_path):
+    model = make_reference("llama", tmp_path)
+    wanted = [reference_greedy(model, prompt, 10) for prompt in PROMPTS]
+    runner = load_runner(tmp_path, dtype="float32", page_size=page_size, num_pages=-(-64 // page_size) * 4)
+    for chunks in ([64, 64, 64, 64], [1, 2, 3, 1], [7, 1, 8, 1]):
+        assert Driver(runner, page_size).greedy(PROMPTS, 10, chunks) == wanted
+
+
+@pytest.mark.parametrize("page_size", [4, 16])
+def test_fork_inside_a_page(page_size, tmp_path):
+    model = make_reference("qwen3", tmp_path)
+    runner = load_runner(tmp_path, dtype="float32", page_size=page_size, num_pages=60)
+    driver, stem = Driver(runner), list(range(20, 41))
+    parent = Row(list(stem))
+    driver.step([(parent, len(stem))])
+    children, copies = [], []
+    for ending in ([3, 4], [5], [6, 7, 8]):
+        child, needed = driver.fork(parent)
+        child.tokens += ending
+        children.append(child)
+        copies += needed
+    logits = driver.step([(child, len(child.tokens) - child.done) for child in children], copies)
+    for child, line in zip(children, logits, strict=True):
+        assert [int(line.argmax())] == reference_greedy(model, child.tokens, 1)
+    parent.tokens.append(9)
+    assert [int(driver.step([(parent, 1)])[0].argmax())] == reference_greedy(model, parent.tokens, 1)
+
+
+def test_logits_are_read_where_they_are_wanted(tmp_path):
+    model = make_reference("llama", tmp_path)
+    runner = load_runner(tmp_path, dtype="float32", num_pages=8)
+    import dataclasses
+
+    captured = []
+    forward = runner.forward
+
+    class Spy(Driver):
+        pass
+
+    driver = Spy(runner)
+    runner.forward = lambda batch: (captured.append(batch), forward(batch))[1]  # type: ignore[method-assign]
+    driver.step([(Row([5, 6, 7, 8, 9]), 5)])
+    every = forward(dataclasses.replace(captured[0], logit_rows=np.array([0, 2, 4])))
+    none = forward(dataclasses.replace(captured[0], logit_rows=np.array([], dtype=np.int64)))
+    with torch.inference_mode():
+        exact = model(torch.tensor([[5, 6, 7, 8, 9]])).logits[0, [0, 2, 4]]
+    torch.testing.assert_close(every, exact, rtol=1e-3, atol=1e-3)
+    assert none.shape == (0, runner.vocab_size)
