@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from sgl_runtime.core import Batch, ModelRunner
 
 SMALL: dict[str, Any] = {

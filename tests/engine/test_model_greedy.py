@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from model_cases import CASES, Driver, Row, make_reference, reference_greedy
-
 from sgl_runtime.model import load_runner
 
 PROMPTS = [list(range(5, 47)), [7, 7, 9], [299, 3, 250, 100, 17, 66, 201, 4], [11]]
@@ -56,15 +57,10 @@ def test_fork_inside_a_page(page_size, tmp_path):
 def test_logits_are_read_where_they_are_wanted(tmp_path):
     model = make_reference("llama", tmp_path)
     runner = load_runner(tmp_path, dtype="float32", num_pages=8)
-    import dataclasses
-
     captured = []
     forward = runner.forward
 
-    class Spy(Driver):
-        pass
-
-    driver = Spy(runner)
+    driver = Driver(runner)
     runner.forward = lambda batch: (captured.append(batch), forward(batch))[1]  # type: ignore[method-assign]
     driver.step([(Row([5, 6, 7, 8, 9]), 5)])
     every = forward(dataclasses.replace(captured[0], logit_rows=np.array([0, 2, 4])))

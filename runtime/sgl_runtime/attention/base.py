@@ -1,7 +1,7 @@
 """Attention over paged KV memory: the interface that every backend implements.
 
-A backend sees a step as a whole (`begin`), then one call per layer (`attend`). It owns the memory layout that it reads
-fastest; nobody else indexes into it.
+A backend sees a step as a whole (`begin`), then one call per layer (`attend`). It owns the memory layout
+that it reads fastest; nobody else indexes into it.
 """
 
 from __future__ import annotations
@@ -47,5 +47,6 @@ class Attention(Protocol):
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Write `key`, `value` [T, kv_heads, head_dim] at the batch's slots, then attend with `query`
-        [T, heads, head_dim]: position p of a run sees positions 0 .. p of its sequence. Returns [T, heads, head_dim]."""
+        [T, heads, head_dim]: position p of a run sees positions 0 .. p of its sequence. Returns [T, heads,
+        head_dim]."""
         ...

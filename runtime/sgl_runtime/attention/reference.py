@@ -1,4 +1,5 @@
-"""The torch reference: gathers each sequence's pages and calls scaled-dot-product attention, one run at a time."""
+"""The torch reference: gathers each sequence's pages and calls scaled-dot-product attention, one run at a
+time."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ __all__ = ["ReferenceAttention"]
 class ReferenceAttention:
     """Exact, on any device; memory is [layers, 2, pages, page_size, kv_heads, head_dim].
 
-    Runs are handled one by one, so a row never reads what belongs to another one, not even in padding: a NaN stays
-    where it arose.
+    Runs are handled one by one, so a row never reads what belongs to another one, not even in padding: a
+    NaN stays where it arose.
     """
 
     def __init__(self, shape: KVShape, device: torch.device | str = "cpu") -> None:
@@ -60,8 +61,7 @@ def _attend_run(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -
     if count > 1:
         # row i of the run stands at position context - count + i
         mask = torch.ones(count, context, dtype=torch.bool, device=query.device).tril(context - count)
-    parts = (part.to(query.dtype).transpose(0, 1).unsqueeze(0) for part in (keys, values))
-    result = F.scaled_dot_product_attention(
-        query.transpose(0, 1).unsqueeze(0), *parts, attn_mask=mask, enable_gqa=query.shape[1] != keys.shape[1]
-    )
+    q, k, v = (part.to(query.dtype).transpose(0, 1).unsqueeze(0) for part in (query, keys, values))
+    grouped = query.shape[1] != keys.shape[1]
+    result = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
     return result.squeeze(0).transpose(0, 1)

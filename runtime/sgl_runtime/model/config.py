@@ -1,8 +1,8 @@
 """What a decoder is made of, read from a Hugging Face ``config.json``.
 
-`FAMILIES` maps an architecture's name to the traits in which it differs from the plain Llama decoder; everything else
-comes from the numbers in the file. Whatever this package does not compute is refused here, by name, before a weight is
-read.
+`FAMILIES` maps an architecture's name to the traits in which it differs from the plain Llama decoder;
+everything else comes from the numbers in the file. Whatever this package does not compute is refused here,
+by name, before a weight is read.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class DecoderConfig:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> DecoderConfig:
-        """Read the content of a ``config.json``; raises `InvalidRequest` for a missing or impossible number and
-        `UnsupportedFeature` for an architecture or a feature that is not supported."""
+        """Read the content of a ``config.json``; raises `InvalidRequest` for a missing or impossible number
+        and `UnsupportedFeature` for an architecture or a feature that is not supported."""
         architecture = _architecture(data)
         family = FAMILIES[architecture]
         _refuse_unsupported(data)
@@ -89,8 +89,8 @@ class DecoderConfig:
         head_dim = _positive(data, "head_dim", max(1, hidden // heads))
         if heads % kv_heads or head_dim % 2:
             raise InvalidRequest(
-                f"{heads} heads over {kv_heads} KV heads of {head_dim}: heads must be a multiple of KV heads and "
-                "head_dim even",
+                f"{heads} heads over {kv_heads} KV heads of {head_dim}: heads must be a multiple of KV heads "
+                "and head_dim even",
                 place="config.json",
             )
         max_context = _positive(data, "max_position_embeddings")

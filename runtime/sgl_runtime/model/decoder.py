@@ -1,7 +1,7 @@
 """The dense decoder in plain torch: the reference for every faster path, and the one that runs anywhere.
 
-Query, key and value projections are one matrix, and so are gate and up. Parameters are made on the meta device and get
-memory when their weights arrive, so a model never exists twice.
+Query, key and value projections are one matrix, and so are gate and up. Parameters are made on the meta
+device and get memory when their weights arrive, so a model never exists twice.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class RMSNorm(nn.Module):
 
 
 def rotate(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Turn the pairs (x[i], x[i + d/2]) of x [T, heads, d] by the angles of table [T, d] (see `rope_table`)."""
+    """Turn the pairs (x[i], x[i + d/2]) of x [T, heads, d] by the angles of table [T, d] (see
+    `rope_table`)."""
     half = x.shape[-1] // 2
     cos, sin = (part.unsqueeze(1).to(x.dtype) for part in (table[:, :half], table[:, half:]))
     first, second = x[..., :half], x[..., half:]

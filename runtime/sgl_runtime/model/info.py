@@ -28,7 +28,8 @@ class GenerationDefaults:
 
     @staticmethod
     def from_folder(folder: Path | None, config: Mapping[str, Any]) -> GenerationDefaults:
-        """End tokens come from ``generation_config.json``, else from `config`; greedy files mean temperature 0."""
+        """End tokens come from ``generation_config.json``, else from `config`; greedy files mean
+        temperature 0."""
         data: dict[str, Any] = {}
         path = None if folder is None else folder / "generation_config.json"
         if path is not None and path.is_file():
@@ -50,7 +51,7 @@ class GenerationDefaults:
         )
 
 
-def _ids(value: object) -> frozenset[int]:
+def _ids(value: Any) -> frozenset[int]:
     if value is None:
         return frozenset()
     return frozenset(int(item) for item in (value if isinstance(value, list) else [value]))

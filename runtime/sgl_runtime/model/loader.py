@@ -63,9 +63,9 @@ def _check(ok: bool, name: str, wanted: str, value: object) -> None:
 def load_runner(model: str | Path | Mapping[str, Any] | None = None, **options: Any) -> ModelRunner:
     """Load a model and give it KV memory.
 
-    `model`: a Hugging Face folder; with ``load_format="dummy"`` also a ``config.json`` file or its content; None is
-    the model that ships with the package. `options` are the fields of `LoadOptions`. Raises `InvalidRequest` (what the
-    folder lacks) or `UnsupportedFeature` (an architecture or feature, by name).
+    `model`: a Hugging Face folder; with ``load_format="dummy"`` also a ``config.json`` file or its content;
+    None is the model that ships with the package. `options` are the fields of `LoadOptions`. Raises
+    `InvalidRequest` (what the folder lacks) or `UnsupportedFeature` (an architecture or feature, by name).
     """
     chosen = LoadOptions(**options)
     folder, data = _locate(model, chosen)
@@ -137,8 +137,8 @@ def _max_context(options: LoadOptions, config: DecoderConfig) -> int:
 
 
 def _kv_shape(options: LoadOptions, config: DecoderConfig, dtype: torch.dtype, max_context: int) -> KVShape:
-    """Size the KV memory: `num_pages`, else `memory_bytes`, else 1 GiB or one full context, whichever is more, but
-    never over a quarter of the memory that is free. Memory is only touched as pages are used."""
+    """Size the KV memory: `num_pages`, else `memory_bytes`, else 1 GiB or one full context, whichever is
+    more, but never over a quarter of the memory that is free. Memory is only touched as pages are used."""
     shape = KVShape(config.num_layers, 1, options.page_size, config.num_kv_heads, config.head_dim, dtype)
     page_bytes = shape.bytes_per_token * options.page_size
     pages = options.num_pages

@@ -1,7 +1,7 @@
 """Rotary position embeddings (Su et al. 2021, arXiv 2104.09864) and the ways checkpoints stretch them.
 
-Supported scalings: none, ``linear``, ``llama3`` (frequency bands, Llama 3.1) and ``yarn`` (Peng et al. 2023, arXiv
-2309.00071).
+Supported scalings: none, ``linear``, ``llama3`` (frequency bands, Llama 3.1) and ``yarn`` (Peng et al.
+2023, arXiv 2309.00071).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class RopeParameters:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any], head_dim: int, max_context: int) -> RopeParameters:
-        """Read both spellings: ``rope_parameters`` (with the base inside) and ``rope_theta`` + ``rope_scaling``."""
+        """Read both spellings: ``rope_parameters`` (with the base inside) and ``rope_theta`` +
+        ``rope_scaling``."""
         given = dict(data.get("rope_parameters") or data.get("rope_scaling") or {})
         theta = float(given.pop("rope_theta", None) or data.get("rope_theta") or 10000.0)
         kind = str(given.pop("rope_type", None) or given.pop("type", None) or "default")
@@ -76,7 +77,8 @@ class RopeParameters:
 
 
 def rope_table(rope: RopeParameters, positions: int) -> torch.Tensor:
-    """Cosines, then sines: float32 [positions, head_dim], the halves [.., : head_dim / 2] and [.., head_dim / 2 :]."""
+    """Cosines, then sines: float32 [positions, head_dim], the halves [.., : head_dim / 2] and [.., head_dim
+    / 2 :]."""
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), rope.frequencies())
     return torch.cat([angles.cos(), angles.sin()], dim=-1) * rope.magnitude
 

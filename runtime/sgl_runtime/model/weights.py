@@ -20,7 +20,8 @@ _IGNORED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|^model\.rotary_emb\
 def load_checkpoint(
     decoder: Decoder, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Give every parameter its weights, converted to `dtype`. Raises naming missing, unknown or misshapen tensors."""
+    """Give every parameter its weights, converted to `dtype`. Raises naming missing, unknown or misshapen
+    tensors."""
     places = {source: (target, start, rows) for source, target, start, rows in decoder.targets()}
     _check_names(decoder, set(places), checkpoint)
     for name, tensor in checkpoint.tensors():
