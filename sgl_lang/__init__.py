@@ -1,0 +1,75 @@
+"""sgl-lang: programs for language models, compiled to request trees.
+
+::
+
+    import sgl_lang as sgl
+
+    @sgl.function
+    def capital(s, country):
+        s += sgl.user(f"What is the capital of {country}?")
+        s += sgl.assistant(sgl.gen("city", max_tokens=16))
+
+    print(capital.run("France")["city"])
+"""
+
+from sgl_lang.backends.base import Backend, Capabilities
+from sgl_lang.backends.default import get_default_backend, set_default_backend
+from sgl_lang.backends.local import Engine
+from sgl_lang.batch import BatchError
+from sgl_lang.errors import (
+    Cancelled,
+    ConnectionFailed,
+    ContextOverflow,
+    DeadlineExceeded,
+    EngineFailure,
+    InvalidConstraint,
+    InvalidRequest,
+    NotStatic,
+    Overloaded,
+    ProgramError,
+    SglError,
+    UnknownVariable,
+    UnsupportedFeature,
+    ValidationFailed,
+)
+from sgl_lang.expr import (
+    assistant,
+    assistant_begin,
+    assistant_end,
+    gen,
+    gen_int,
+    gen_string,
+    greedy_token_selection,
+    image,
+    select,
+    system,
+    system_begin,
+    system_end,
+    token_length_normalized,
+    tool_message,
+    unconditional_likelihood_normalized,
+    user,
+    user_begin,
+    user_end,
+)
+from sgl_lang.program import AsyncFunction, Function, function
+from sgl_lang.refs import Ref
+from sgl_lang.state import AsyncProgramState, ForkGroup, ProgramState
+from sgl_lang.tree import RequestTree, SamplingParams, Usage
+
+__all__ = [
+    # programs
+    "function", "Function", "AsyncFunction", "ProgramState", "AsyncProgramState", "ForkGroup", "Ref",
+    # expressions
+    "gen", "gen_int", "gen_string", "select", "image", "system", "user", "assistant", "tool_message",
+    "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
+    "token_length_normalized", "greedy_token_selection", "unconditional_likelihood_normalized",
+    # backends
+    "Backend", "Capabilities", "Engine", "set_default_backend", "get_default_backend",
+    # data
+    "RequestTree", "SamplingParams", "Usage",
+    # errors
+    "SglError", "InvalidRequest", "InvalidConstraint", "UnsupportedFeature", "ContextOverflow", "ProgramError",
+    "NotStatic", "UnknownVariable", "ValidationFailed", "BatchError", "Cancelled", "DeadlineExceeded", "Overloaded",
+    "EngineFailure", "ConnectionFailed",
+]  # fmt: skip

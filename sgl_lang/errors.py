@@ -9,6 +9,7 @@
     │   └── ContextOverflow       the tokens do not fit into the model's context or the memory    (400)
     ├── ProgramError              a program's own code or a node of it failed
     │   ├── NotStatic             `compile()` met a value that is only known at run time
+    │   ├── UnknownVariable       `s["x"]` before anything named x (also a `KeyError`)
     │   └── ValidationFailed      the generated text is not a value of the wanted type
     ├── Cancelled                 the program or branch was cancelled                             (499)
     ├── DeadlineExceeded          the program's or the wait's time is over                        (408)
@@ -29,7 +30,7 @@ class SglError(Exception):
     """Base of all errors: what was wrong (`str(error)`), where (`place`) and what to do (`hint`).
 
     `place` names a part of the input (``"json_schema.properties.age"``, ``"answer.py:12"``), `branch` and `node` the
-    part of the program, when known.
+    part of the program, when known. `line` is the line of the program that asked for what failed.
     """
 
     code: ClassVar[str] = "error"
@@ -51,10 +52,14 @@ class SglError(Exception):
         self.hint = hint
         self.branch = branch
         self.node = node
+        self.line: str | None = None
 
     def __str__(self) -> str:
         text = self.message if self.place is None else f"{self.place}: {self.message}"
-        return text if self.hint is None else f"{text} ({self.hint})"
+        text = text if self.hint is None else f"{text} ({self.hint})"
+        if self.line is None or self.line == self.place:
+            return text
+        return f"{text} [{self.line}{f', branch {self.branch}' if self.branch else ''}]"
 
 
 class InvalidRequest(SglError):
@@ -80,6 +85,10 @@ class ProgramError(SglError):
 
 class NotStatic(ProgramError):
     code = "not_static"
+
+
+class UnknownVariable(ProgramError, KeyError):
+    code = "unknown_variable"
 
 
 class ValidationFailed(ProgramError):

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, Union
 
 import msgspec
-
 from sgl_grammars.spec import Constraint
+
 from sgl_lang.errors import InvalidRequest, SglError, from_code
 
 TREE_VERSION = 1
@@ -37,7 +37,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     """Base of all wire structs: frozen, keyword only, strict on decoding."""
 
 
-class SamplingParams(Wire, kw_only=True):
+class SamplingParams(Wire, frozen=True, kw_only=True):
     """How the next token is drawn. Checked on construction; errors are `InvalidRequest` and name the parameter.
 
     Order of application: `logit_bias`, penalties, grammar mask, `temperature`, then `top_k`, `top_p`, `min_p`.
@@ -102,7 +102,7 @@ GREEDY = SamplingParams(temperature=0.0)
 # ---------------------------------------------------------------------------------------------------------- nodes
 
 
-class Text(Wire, tag="text", kw_only=True):
+class Text(Wire, tag="text", frozen=True, kw_only=True):
     """Constant text. Special tokens in it are ordinary characters unless `special` (trusted templates only)."""
 
     id: NodeId
@@ -110,14 +110,14 @@ class Text(Wire, tag="text", kw_only=True):
     special: bool = False
 
 
-class Tokens(Wire, tag="tokens", kw_only=True):
+class Tokens(Wire, tag="tokens", frozen=True, kw_only=True):
     """Constant token ids, taken as they are."""
 
     id: NodeId
     ids: tuple[int, ...]
 
 
-class Chat(Wire, tag="chat", kw_only=True):
+class Chat(Wire, tag="chat", frozen=True, kw_only=True):
     """A whole conversation rendered by the model's chat template; must be the first node of a program.
 
     `messages` and `tools` are JSON texts in OpenAI's form. Text inside messages never becomes a special token.
@@ -131,7 +131,7 @@ class Chat(Wire, tag="chat", kw_only=True):
     template_options: Mapping[str, str | int | float | bool | None] = {}
 
 
-class RoleBegin(Wire, tag="role_begin", kw_only=True):
+class RoleBegin(Wire, tag="role_begin", frozen=True, kw_only=True):
     """Start of a message, in the marks of the model's chat template. `tools` (JSON text) only with the first one."""
 
     id: NodeId
@@ -141,13 +141,13 @@ class RoleBegin(Wire, tag="role_begin", kw_only=True):
     call_id: str | None = None
 
 
-class RoleEnd(Wire, tag="role_end", kw_only=True):
+class RoleEnd(Wire, tag="role_end", frozen=True, kw_only=True):
     """End of the message begun last."""
 
     id: NodeId
 
 
-class Gen(Wire, tag="gen", kw_only=True):
+class Gen(Wire, tag="gen", frozen=True, kw_only=True):
     """Tokens to be generated, held to `constraint` if there is one."""
 
     id: NodeId
@@ -159,7 +159,7 @@ class Gen(Wire, tag="gen", kw_only=True):
 ChoiceMethod = Literal["token_length_normalized", "greedy", "unconditional_normalized", "probability"]
 
 
-class Select(Wire, tag="select", kw_only=True):
+class Select(Wire, tag="select", frozen=True, kw_only=True):
     """The best of `choices` by the model's own probabilities; scored, not generated.
 
     `probability` compares exact sequence probabilities (they sum to 1 over the choices); the other methods are
@@ -180,14 +180,14 @@ class Select(Wire, tag="select", kw_only=True):
             raise InvalidRequest("must differ from each other", place="choices")
 
 
-class Value(Wire, tag="value", kw_only=True):
+class Value(Wire, tag="value", frozen=True, kw_only=True):
     """The text of another node of this program (`Gen`, `Select`, `Hole`), spliced in as soon as it is known."""
 
     id: NodeId
     of: NodeId
 
 
-class Hole(Wire, tag="hole", kw_only=True):
+class Hole(Wire, tag="hole", frozen=True, kw_only=True):
     """Text that the client will give by `Fill`: a tool's result. The branch keeps its KV for `lease_s` seconds."""
 
     id: NodeId
@@ -195,7 +195,7 @@ class Hole(Wire, tag="hole", kw_only=True):
     lease_s: float = 60.0
 
 
-class Join(Wire, tag="join", kw_only=True):
+class Join(Wire, tag="join", frozen=True, kw_only=True):
     """Wait for `branches`. `gather` only waits; `concatenate` appends what each holds after its fork, in order.
 
     `first` k: go on when k of them are done and cancel the rest.
@@ -207,7 +207,7 @@ class Join(Wire, tag="join", kw_only=True):
     first: int | None = None
 
 
-class Image(Wire, tag="image", kw_only=True):
+class Image(Wire, tag="image", frozen=True, kw_only=True):
     """An image, as a data URL. Refused by models that take none."""
 
     id: NodeId
@@ -222,34 +222,34 @@ Node = Union[  # noqa: UP007 - msgspec resolves it
 # ----------------------------------------------------------------------------------------------------- operations
 
 
-class Extend(Wire, tag="extend", kw_only=True):
+class Extend(Wire, tag="extend", frozen=True, kw_only=True):
     """Append nodes to a branch."""
 
     branch: BranchId
     nodes: tuple[Node, ...]
 
 
-class Fork(Wire, tag="fork", kw_only=True):
+class Fork(Wire, tag="fork", frozen=True, kw_only=True):
     """Make `children`, each a copy of `branch` as far as the stream has built it."""
 
     branch: BranchId
     children: tuple[BranchId, ...]
 
 
-class Fill(Wire, tag="fill", kw_only=True):
+class Fill(Wire, tag="fill", frozen=True, kw_only=True):
     """Give a hole its text."""
 
     node: NodeId
     text: str
 
 
-class End(Wire, tag="end", kw_only=True):
+class End(Wire, tag="end", frozen=True, kw_only=True):
     """No more nodes for `branch` (None: for any branch; the program is complete)."""
 
     branch: BranchId | None = None
 
 
-class Cancel(Wire, tag="cancel", kw_only=True):
+class Cancel(Wire, tag="cancel", frozen=True, kw_only=True):
     """Stop `branch` and all that was forked from it (None: the whole program)."""
 
     branch: BranchId | None = None
@@ -258,7 +258,7 @@ class Cancel(Wire, tag="cancel", kw_only=True):
 Operation = Union[Extend, Fork, Fill, End, Cancel]  # noqa: UP007 - msgspec resolves it
 
 
-class ProgramOptions(Wire, kw_only=True):
+class ProgramOptions(Wire, frozen=True, kw_only=True):
     """What holds for a whole program. Higher `priority` runs first. `namespace` separates caches of tenants.
 
     `deadline_s` counts from submission. `max_tokens` bounds the tokens sampled by all branches together. `stream`
@@ -273,8 +273,17 @@ class ProgramOptions(Wire, kw_only=True):
     trace: bool = False
 
 
-class RequestTree(Wire, kw_only=True):
-    """A whole program, known before it runs. `version` guards stored trees."""
+class TreeLimits(Wire, frozen=True, kw_only=True):
+    """How large a request tree from outside may be: JSON bytes, nodes, forks under forks, branches in all."""
+
+    bytes: int = 16 << 20
+    nodes: int = 100_000
+    depth: int = 64
+    branches: int = 16_384
+
+
+class RequestTree(Wire, frozen=True, kw_only=True, omit_defaults=False):
+    """A whole program, known before it runs. `version` (always written) guards stored trees."""
 
     version: int = TREE_VERSION
     options: ProgramOptions = ProgramOptions()
@@ -291,21 +300,66 @@ class RequestTree(Wire, kw_only=True):
         return msgspec.json.encode(self)
 
     @staticmethod
-    def from_json(data: bytes | str) -> RequestTree:
-        """Decode and check; raises `InvalidRequest` that names the place."""
+    def from_json(data: bytes | str, limits: TreeLimits = TreeLimits()) -> RequestTree:  # noqa: B008 - frozen
+        """Decode and check, `limits` included; raises `InvalidRequest` that names the place."""
+        if len(data) > limits.bytes:
+            raise InvalidRequest(f"{len(data)} bytes, the limit is {limits.bytes}", place="request tree")
         try:
             tree = msgspec.json.decode(data, type=RequestTree)
         except msgspec.MsgspecError as error:
             raise InvalidRequest(str(error), place="request tree") from None
         if tree.version != TREE_VERSION:
-            raise InvalidRequest(f"version {tree.version} is not {TREE_VERSION}", place="request tree.version")
+            raise InvalidRequest(
+                f"version {tree.version} is not {TREE_VERSION}", place="request tree.version"
+            )
+        check_operations(tree.operations, limits)
         return tree
+
+
+def check_operations(operations: tuple[Operation, ...], limits: TreeLimits) -> None:
+    """Refuse what is too large, uses an id twice, or speaks of a branch or node that does not exist (yet)."""
+    depth: dict[BranchId, int] = {ROOT: 0}
+    nodes: set[NodeId] = set()
+    for at, operation in enumerate(operations):
+        place = f"request tree.operations[{at}]"
+        if isinstance(operation, (Extend, Fork)) and operation.branch not in depth:
+            raise InvalidRequest(f"unknown branch {operation.branch}", place=place)
+        if isinstance(operation, Extend):
+            for node in operation.nodes:
+                _check_node(node, nodes, depth, place)
+                nodes.add(node.id)
+        elif isinstance(operation, Fork):
+            for child in operation.children:
+                if child in depth:
+                    raise InvalidRequest(f"branch {child} exists already", place=place)
+                depth[child] = depth[operation.branch] + 1
+        _check_size(len(nodes), depth, limits, place)
+
+
+def _check_node(node: Node, nodes: set[NodeId], branches: Mapping[BranchId, int], place: str) -> None:
+    if node.id in nodes:
+        raise InvalidRequest(f"node {node.id} exists already", place=place)
+    if isinstance(node, Value) and node.of not in nodes:
+        raise InvalidRequest(f"node {node.id} is the value of the unknown node {node.of}", place=place)
+    if isinstance(node, Join):
+        for branch in node.branches:
+            if branch not in branches:
+                raise InvalidRequest(f"node {node.id} joins the unknown branch {branch}", place=place)
+
+
+def _check_size(nodes: int, depth: dict[BranchId, int], limits: TreeLimits, place: str) -> None:
+    if nodes > limits.nodes:
+        raise InvalidRequest(f"more than {limits.nodes} nodes", place=place)
+    if len(depth) > limits.branches:
+        raise InvalidRequest(f"more than {limits.branches} branches", place=place)
+    if depth[next(reversed(depth))] > limits.depth:
+        raise InvalidRequest(f"forks nest deeper than {limits.depth}", place=place)
 
 
 # --------------------------------------------------------------------------------------------------------- events
 
 
-class Usage(Wire, kw_only=True):
+class Usage(Wire, frozen=True, kw_only=True):
     """Token counts and times of a node or, summed, of a program.
 
     `prompt_tokens` are the known tokens that the program brought (each counted once, on the branch that appended
@@ -334,7 +388,7 @@ class Usage(Wire, kw_only=True):
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
 
-class TokenLogprob(Wire, kw_only=True):
+class TokenLogprob(Wire, frozen=True, kw_only=True):
     """Log probability of one token, and of the best alternatives (id -> log probability), before the mask."""
 
     token: int
@@ -342,7 +396,7 @@ class TokenLogprob(Wire, kw_only=True):
     top: Mapping[int, float] = {}
 
 
-class ChoiceScore(Wire, kw_only=True):
+class ChoiceScore(Wire, frozen=True, kw_only=True):
     """One choice of a `Select`: exact log probability, its share among the choices, and the method's score."""
 
     logprob: float
@@ -351,7 +405,7 @@ class ChoiceScore(Wire, kw_only=True):
     tokens: int
 
 
-class ErrorInfo(Wire, kw_only=True):
+class ErrorInfo(Wire, frozen=True, kw_only=True):
     """An `SglError` as data."""
 
     code: str
@@ -367,7 +421,7 @@ class ErrorInfo(Wire, kw_only=True):
         return from_code(self.code, self.message, place=self.place, hint=self.hint, branch=branch, node=node)
 
 
-class Delta(Wire, tag="delta", kw_only=True):
+class Delta(Wire, tag="delta", frozen=True, kw_only=True):
     """More text of a node being generated; never ends inside a character."""
 
     branch: BranchId
@@ -377,7 +431,7 @@ class Delta(Wire, tag="delta", kw_only=True):
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-class Ready(Wire, tag="ready", kw_only=True):
+class Ready(Wire, tag="ready", frozen=True, kw_only=True):
     """A `Gen` or `Select` is finished."""
 
     branch: BranchId
@@ -392,7 +446,7 @@ class Ready(Wire, tag="ready", kw_only=True):
     unenforced: tuple[str, ...] = ()
 
 
-class Placed(Wire, tag="placed", kw_only=True):
+class Placed(Wire, tag="placed", frozen=True, kw_only=True):
     """A known node (text, role mark, value, filled hole, join) got its tokens; sent when `ProgramOptions.trace`."""
 
     branch: BranchId
@@ -402,21 +456,21 @@ class Placed(Wire, tag="placed", kw_only=True):
     cached: int
 
 
-class BranchDone(Wire, tag="branch_done", kw_only=True):
+class BranchDone(Wire, tag="branch_done", frozen=True, kw_only=True):
     """A branch ended and all of its nodes are finished."""
 
     branch: BranchId
 
 
-class Failed(Wire, tag="failed", kw_only=True):
-    """A node, a branch (node None) or the program (branch None) failed. After a program's failure nothing follows."""
+class Failed(Wire, tag="failed", frozen=True, kw_only=True):
+    """A node, a branch (node None) or the program (branch None) failed; then it was the last event."""
 
     error: ErrorInfo
     branch: BranchId | None = None
     node: NodeId | None = None
 
 
-class Finished(Wire, tag="finished", kw_only=True):
+class Finished(Wire, tag="finished", frozen=True, kw_only=True):
     """The last event of a program that did not fail."""
 
     usage: Usage = Usage()

@@ -1,0 +1,32 @@
+"""Where in the user's program something was asked for, so that an error can name the line."""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """A line of the user's code."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file.rpartition('/')[2]}:{self.line}"
+
+
+NOWHERE = Place("<unknown>", 0)
+
+
+def caller() -> Place:
+    """The innermost line outside this package; about a microsecond."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module != "sgl_lang" and not module.startswith("sgl_lang."):
+            return Place(frame.f_code.co_filename, frame.f_lineno)
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return NOWHERE

@@ -1,0 +1,538 @@
+"""The state of a program: what it has said so far on one branch, and the values it has asked for.
+
+Nothing here talks to an engine: a state appends nodes to its `Execution` and hands out `Ref` values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, TypeVar, overload
+
+from sgl_lang import streams
+from sgl_lang.errors import InvalidRequest, ProgramError, SglError, UnknownVariable, ValidationFailed
+from sgl_lang.execution import Execution
+from sgl_lang.expr import Expr, GenExpr, Handle, Piece, Role, RoleExpr, SelectExpr
+from sgl_lang.places import caller
+from sgl_lang.refs import Ref, Refs, Span, resolve, split_marks
+from sgl_lang.tree import (
+    ROOT,
+    BranchId,
+    End,
+    Event,
+    Gen,
+    Hole,
+    Image,
+    Join,
+    Node,
+    NodeId,
+    Ready,
+    RequestTree,
+    RoleBegin,
+    RoleEnd,
+    Select,
+    Text,
+    Usage,
+    Value,
+)
+from sgl_lang.types import TEXT
+
+__all__ = ["AsyncProgramState", "ForkGroup", "ProgramState"]
+
+T = TypeVar("T")
+JoinMode = Literal["gather", "concatenate", "gather_variable", "concate_and_append"]
+_JOIN_MODES = {"gather_variable": "gather", "concate_and_append": "concatenate"}
+
+
+class Mark(NamedTuple):
+    """Begin (`role` set) or end of a message among the items of a state."""
+
+    role: str | None
+
+
+Item = Any
+"""Constant text (str), the node whose text stands here (int), or a `Mark`."""
+
+
+class ProgramState:
+    """One branch of a running program; also its result once it has ended.
+
+    `s += piece` appends; `s["x"]` or `s[handle]` is the value generated as x (a `Ref` until it is needed).
+    """
+
+    def __init__(self, execution: Execution, branch: BranchId = ROOT) -> None:
+        self.execution = execution
+        self.branch = branch
+        self.ret_value: Any = None
+        self._names: dict[Any, Any] = {}
+        self._items: list[Item] = []
+        self._role: str | None = None
+        self._base = 0
+        self._inherited: Mapping[Any, Any] = {}
+        self._closed = False
+
+    # ------------------------------------------------------------------------------------------ appending
+
+    def __iadd__(self, piece: Piece) -> ProgramState:
+        self.append(piece)
+        return self
+
+    def append(self, piece: Piece) -> None:
+        """Append text, an expression or a value; raises `ProgramError` for anything else."""
+        kind = type(piece)
+        if kind is str:
+            self._append_text(piece)
+        elif kind is Ref or kind is Span:
+            self._splice(piece)
+        elif issubclass(kind, Expr):
+            piece.apply(self)
+        elif issubclass(kind, str):
+            self._append_text(str(piece))
+        else:
+            raise ProgramError(
+                f"cannot append a value of type {kind.__name__}",
+                place=str(caller()),
+                hint="append text, an sgl expression or s[...]; put other values into an f-string",
+            )
+
+    def _append_text(self, text: str) -> None:
+        for piece in split_marks(text):
+            if isinstance(piece, str):
+                self._append_plain(piece)
+            elif piece[0] is self.execution:
+                self._append_value(piece[1])
+            else:
+                self._append_plain(piece[0].wait(piece[1]).text)
+
+    def _append_plain(self, text: str) -> None:
+        if text:
+            self.add_node(Text(id=self.execution.new_node(), text=text))
+            self._items.append(text)
+
+    def _append_value(self, of: NodeId) -> None:
+        self.add_node(Value(id=self.execution.new_node(), of=of))
+        self._items.append(of)
+
+    def _splice(self, ref: Ref[Any]) -> None:
+        if ref._run is not self.execution:
+            self._append_plain(ref._text())
+            return
+        for item in ref._nodes():
+            if isinstance(item, str):
+                self._append_plain(item)
+            else:
+                self._append_value(item)
+
+    def add_node(self, node: Node) -> None:
+        """Append a node as it is (for expressions)."""
+        if self._closed:
+            raise ProgramError("this branch was joined; nothing can be added to it", place=str(caller()))
+        self.execution.add(self.branch, node)
+        if isinstance(node, Image):
+            self._items.append(f"<image {node.url[:40]}>")
+
+    # ------------------------------------------------------------------------------------------ generating
+
+    def generate(self, handle: Handle[T], node: Gen | Select) -> Ref[T]:
+        """Append a node that generates, under the name of its handle."""
+        self.add_node(node)
+        self._items.append(node.id)
+        ref: Ref[T] = Ref(self.execution, node.id, handle.label, handle.form)
+        if handle.form is not TEXT:
+            self.execution.set_form(node.id, handle.form)
+        self._define(handle, ref)
+        return ref
+
+    def _define(self, handle: Handle[Any], value: Any) -> None:
+        self._names[handle] = value
+        if handle.name is not None:
+            self._names[handle.name] = value
+
+    def generate_several(self, expr: GenExpr[Any]) -> None:
+        """`n` samples: the first here, the others on forks of their own; the value is the list of them."""
+        children = self.execution.fork(self.branch, expr.n - 1)
+        values = Refs([self.generate(expr, expr.node(self))])
+        for at, child in enumerate(children, start=1):
+            seed = expr.sampling.get("seed")
+            node = expr.node(self, **({} if seed is None else {"seed": seed + at}))
+            self.execution.add(child, node)
+            self.execution.do(End(branch=child))
+            values.append(Ref(self.execution, node.id, expr.label, expr.form))
+        self._define(expr, values)
+
+    def generate_with_retry(self, expr: GenExpr[Any]) -> None:
+        """Try on a fork; append the first attempt that is a valid value. Later attempts are drawn more freely."""
+        for attempt in range(expr.retry + 1):
+            child = self.fork(1)[0]
+            ref = child.generate(expr, expr.node(child, **self._retry_changes(expr, attempt)))
+            try:
+                ref._value()
+            except ValidationFailed:
+                child.end()
+                if attempt == expr.retry:
+                    raise
+                continue
+            self._join_concatenate([child])
+            self._define(expr, ref)
+            return
+
+    def _retry_changes(self, expr: GenExpr[Any], attempt: int) -> dict[str, Any]:
+        if attempt == 0:
+            return {}
+        given = {**self.execution.options.sampling, **expr.sampling}
+        seed = given.get("seed")
+        return {
+            "temperature": max(0.7, given.get("temperature", 1.0)),
+            "seed": None if seed is None else seed + attempt,
+        }
+
+    def hole(self, name: str | None = None, lease_s: float = 60.0) -> Ref[str]:
+        """Append a place for text that `fill` gives later; the engine keeps the branch's cache for `lease_s`."""
+        node = Hole(id=self.execution.new_node(), name=name, lease_s=lease_s)
+        self.add_node(node)
+        self._items.append(node.id)
+        ref: Ref[str] = Ref(self.execution, node.id, name or "hole", TEXT)
+        if name is not None:
+            self._names[name] = ref
+        return ref
+
+    def fill(self, hole: Ref[str], text: str) -> None:
+        """Give `hole` its text."""
+        self.execution.fill(hole._node, text)
+
+    # ------------------------------------------------------------------------------------------ values
+
+    @overload
+    def __getitem__(self, key: GenExpr[T] | SelectExpr[T] | Handle[T]) -> T: ...
+    @overload
+    def __getitem__(self, key: str) -> Any: ...
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self._names[key]
+        except KeyError:
+            raise self._unknown(key) from None
+
+    def _unknown(self, key: Any) -> UnknownVariable:
+        label = key.label if isinstance(key, Handle) else str(key)
+        names = [name for name in self._names if isinstance(name, str)]
+        near = get_close_matches(label, names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'nothing yet'}"
+        return UnknownVariable(f"nothing is named {label!r} on this branch", place=str(caller()), hint=hint)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._names[name] = value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._names
+
+    @overload
+    def get(self, key: Handle[T], *, timeout: float | None = None) -> T: ...
+    @overload
+    def get(self, key: str, *, timeout: float | None = None) -> Any: ...
+    def get(self, key: Any, *, timeout: float | None = None) -> Any:
+        """The value itself, waiting at most `timeout` seconds for it (`DeadlineExceeded`)."""
+        value = self[key]
+        return value._value(timeout) if type(value) in (Ref, Span) else resolve(value)
+
+    def get_var(self, name: str) -> Any:
+        return self.get(name)
+
+    def set_var(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def variables(self) -> dict[str, Any]:
+        """All named values, waiting for them."""
+        return {name: resolve(value) for name, value in self._names.items() if isinstance(name, str)}
+
+    def meta(self, key: str | Handle[Any], timeout: float | None = None) -> Ready:
+        """What the engine said about a value: tokens, finish reason, log probabilities, scores of choices, usage."""
+        value = self[key]
+        value = value[0] if type(value) is Refs else value
+        if type(value) is not Ref:
+            raise InvalidRequest(f"{key!r} was not generated", place=str(caller()))
+        return value._ready(timeout)
+
+    def get_meta_info(self, name: str, timeout: float | None = None) -> dict[str, Any]:
+        """SGLang's form of `meta`."""
+        ready = self.meta(name, timeout)
+        return {
+            "finish_reason": ready.finish_reason,
+            "prompt_tokens": ready.usage.prompt_tokens,
+            "completion_tokens": ready.usage.completion_tokens,
+            "cached_tokens": ready.usage.cached_tokens,
+            "output_token_logprobs": [(item.logprob, item.token) for item in ready.logprobs],
+        }
+
+    def usage(self, key: str | Handle[Any] | None = None) -> Usage:
+        """Token counts of one value, or of the whole program once it has ended."""
+        if key is not None:
+            return self.meta(key).usage
+        if self.execution.usage is None:
+            self.execution.wait_done()
+        return self.execution.usage or Usage()
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    def text(self, timeout: float | None = None) -> str:
+        """The whole text of this branch, generated parts included; a message begins with its role in brackets."""
+        text = ""
+        for item in self._items:
+            if isinstance(item, Mark):
+                text += (
+                    f"{'' if not text or text.endswith(chr(10)) else chr(10)}[{item.role}] "
+                    if item.role
+                    else "\n"
+                )
+            else:
+                text += self._item_text(item, timeout)
+        return text
+
+    def _item_text(self, item: Item, timeout: float | None = None) -> str:
+        return item if isinstance(item, str) else self.execution.wait(item, timeout).text
+
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation as role and content; text outside of roles is left out."""
+        found: list[dict[str, str]] = []
+        inside = False
+        for item in self._items:
+            if isinstance(item, Mark):
+                inside = item.role is not None
+                if item.role is not None:
+                    found.append({"role": item.role, "content": ""})
+            elif inside:
+                found[-1]["content"] += self._item_text(item)
+        return found
+
+    def text_iter(self, var: str | None = None, timeout: float | None = None) -> Iterator[str]:
+        """Text of this branch, or of one variable, piece by piece as it comes (run with ``stream=True``)."""
+        return streams.text_iter(self, var, timeout)
+
+    def text_async_iter(self, var: str | None = None, timeout: float | None = None) -> AsyncIterator[str]:
+        """`text_iter` for ``async for``."""
+        return streams.text_async_iter(self, var, timeout)
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """The events of the whole program as they come."""
+        return streams.events(self.execution, timeout)
+
+    def sync(self) -> None:
+        """Send what was said so far and wait until all of it is generated."""
+        self.execution.flush()
+        for item in self._items:
+            if isinstance(item, int):
+                self.execution.wait(item)
+
+    def flush(self) -> None:
+        """Send what was said so far, without waiting; otherwise that happens when a value is needed."""
+        self.execution.flush()
+
+    def error(self) -> SglError | None:
+        """The first error of the run that was not raised yet; None if all went well. (`run` raises it.)"""
+        return self.execution.first_error()
+
+    def tree(self) -> RequestTree:
+        """The request tree so far."""
+        return self.execution.tree()
+
+    def __repr__(self) -> str:
+        return f"<{self.execution.name}, branch {self.branch}: {len(self._items)} parts>"
+
+    # ------------------------------------------------------------------------------------------ roles, scopes
+
+    @contextmanager
+    def role(self, role: Role, name: str | None = None, call_id: str | None = None) -> Iterator[None]:
+        """A message of `role`, as a `with` block."""
+        self.begin_role(RoleBegin(id=self.execution.new_node(), role=role, name=name, call_id=call_id))
+        yield
+        self.end_role(RoleEnd(id=self.execution.new_node()), role)
+
+    def begin_role(self, node: RoleBegin) -> None:
+        if self._role is not None:
+            raise ProgramError(f"{node.role} begins inside a message of {self._role}", place=str(caller()))
+        self.add_node(node)
+        self._role = node.role
+        self._items.append(Mark(node.role))
+
+    def end_role(self, node: RoleEnd, role: str) -> None:
+        if self._role != role:
+            raise ProgramError(f"{role} ends, but the open message is {self._role}", place=str(caller()))
+        self.add_node(node)
+        self._role = None
+        self._items.append(Mark(None))
+
+    def _message(self, role: Role, pieces: Sequence[Piece]) -> Any:
+        if not pieces:
+            return self.role(role)
+        self.append(RoleExpr(role, pieces))
+        return None
+
+    def system(self, *pieces: Piece) -> Any:
+        """`s.system("text")`, or `with s.system():`."""
+        return self._message("system", pieces)
+
+    def user(self, *pieces: Piece) -> Any:
+        """`s.user("text")`, or `with s.user():`."""
+        return self._message("user", pieces)
+
+    def assistant(self, *pieces: Piece) -> Any:
+        """`s.assistant(sgl.gen("x"))`, or `with s.assistant():`."""
+        return self._message("assistant", pieces)
+
+    @contextmanager
+    def var_scope(self, name: str) -> Iterator[None]:
+        """What is appended inside becomes the variable `name`, as text."""
+        start = len(self._items)
+        yield
+        items = tuple(item for item in self._items[start:] if not isinstance(item, Mark))
+        self._names[name] = Span(self.execution, items, name, TEXT)
+
+    # ------------------------------------------------------------------------------------------ branches
+
+    def fork(self, size: int = 1) -> ForkGroup:
+        """`size` branches that begin with all that this state holds; they share its cache and run in parallel."""
+        if not isinstance(size, int) or size < 1:
+            raise InvalidRequest(f"must be at least 1, got {size!r}", place="fork(size)")
+        return ForkGroup(self, [self._child(branch) for branch in self.execution.fork(self.branch, size)])
+
+    def _child(self, branch: BranchId) -> ProgramState:
+        child = type(self)(self.execution, branch)
+        child._names = dict(self._names)
+        child._inherited = dict(self._names)
+        child._items = list(self._items)
+        child._base = len(self._items)
+        child._role = self._role
+        return child
+
+    def copy(self) -> ProgramState:
+        """One branch that begins like this state. As a `with` block, the branch ends with the block."""
+        return self.fork(1)[0]
+
+    def __enter__(self) -> ProgramState:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self.branch != ROOT:
+            self.end()
+
+    def end(self) -> None:
+        """Nothing more comes on this branch (a fork that is not joined ends with the program)."""
+        if not self._closed:
+            self.execution.do(End(branch=self.branch))
+            self._closed = True
+
+    def cancel(self) -> None:
+        """Stop this branch and all that was forked from it; on the root, the program."""
+        if self.branch == ROOT:
+            self.execution.cancel()
+        elif not self._closed:
+            self._closed = True
+            self.execution.cancel(self.branch)
+
+    def _join_concatenate(self, children: Sequence[ProgramState]) -> None:
+        self._add_join(children, "concatenate")
+        for child in children:
+            self._items += child._items[child._base :]
+
+    def _add_join(self, children: Sequence[ProgramState], mode: Any, first: int | None = None) -> NodeId:
+        for child in children:
+            child.end()
+        node = self.execution.new_node()
+        branches = tuple(child.branch for child in children)
+        self.add_node(Join(id=node, branches=branches, mode=mode, first=first))
+        return node
+
+
+class ForkGroup(Sequence[ProgramState]):
+    """The branches of a fork, in order."""
+
+    def __init__(self, parent: ProgramState, states: list[ProgramState]) -> None:
+        self._parent = parent
+        self._states = states
+
+    @overload
+    def __getitem__(self, at: int) -> ProgramState: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[ProgramState]: ...
+    def __getitem__(self, at: int | slice) -> ProgramState | list[ProgramState]:
+        return self._states[at]
+
+    def __setitem__(self, at: int, state: ProgramState) -> None:
+        if state is not self._states[at]:  # `forks[i] += x` assigns the same state back
+            raise ProgramError("a branch of a fork cannot be replaced", place=str(caller()))
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __iter__(self) -> Iterator[ProgramState]:
+        return iter(self._states)
+
+    def __iadd__(self, piece: Piece | Callable[[int], Piece] | list[Piece]) -> ForkGroup:
+        """Append to every branch: the same piece, `piece(i)`, or the i-th of a list."""
+        if type(piece) is list:
+            if len(piece) != len(self._states):
+                raise ProgramError(
+                    f"{len(piece)} pieces for {len(self._states)} branches", place=str(caller())
+                )
+            pieces = piece
+        elif callable(piece) and type(piece) not in (Ref, Span):
+            pieces = [piece(at) for at in range(len(self._states))]
+        else:
+            pieces = [piece] * len(self._states)
+        for state, item in zip(self._states, pieces, strict=True):
+            state.append(item)
+        return self
+
+    def join(self, mode: JoinMode = "gather") -> ProgramState:
+        """End the branches and go on with the parent, which is returned.
+
+        ``gather``: variables that the branches defined become lists in the parent. ``concatenate``: what each branch
+        said after the fork is appended to the parent, in order; variables too, as lists.
+        """
+        wanted = _JOIN_MODES.get(mode, mode)
+        if wanted not in ("gather", "concatenate"):
+            raise InvalidRequest(f"{mode!r} is neither gather nor concatenate", place="join(mode)")
+        if wanted == "concatenate":
+            self._parent._join_concatenate(self._states)
+        else:
+            self._parent._add_join(self._states, "gather")
+        self._gather_variables()
+        return self._parent
+
+    def _gather_variables(self) -> None:
+        gathered: dict[Any, Refs] = {}
+        for state in self._states:
+            for name, value in state._names.items():
+                if state._inherited.get(name, _NOTHING) is not value:
+                    gathered.setdefault(name, Refs()).append(value)
+        self._parent._names.update(gathered)
+
+    def values(self, key: str | Handle[T]) -> list[Any]:
+        """The value of `key` on every branch, in order, waiting for them."""
+        return [state.get(key) for state in self._states]
+
+    def cancel(self) -> None:
+        """Stop all branches."""
+        for state in self._states:
+            state.cancel()
+
+
+_NOTHING = object()
+
+
+class AsyncProgramState(ProgramState):
+    """The state of an ``async def`` program: values are awaited, ``await s["x"]`` or ``await s.value(handle)``."""
+
+    @overload
+    async def value(self, key: Handle[T], *, timeout: float | None = None) -> T: ...
+    @overload
+    async def value(self, key: str, *, timeout: float | None = None) -> Any: ...
+    async def value(self, key: Any, *, timeout: float | None = None) -> Any:
+        """The value itself, waiting at most `timeout` seconds for it."""
+        found = self[key]
+        if type(found) in (Ref, Span):
+            return await found._value_async(timeout)
+        return await found if type(found) is Refs else found
