@@ -69,7 +69,9 @@ __all__ = [
     # data
     "RequestTree", "SamplingParams", "Usage",
     # errors
-    "SglError", "InvalidRequest", "InvalidConstraint", "UnsupportedFeature", "ContextOverflow", "ProgramError",
-    "NotStatic", "UnknownVariable", "ValidationFailed", "BatchError", "Cancelled", "DeadlineExceeded", "Overloaded",
+    "SglError", "InvalidRequest", "InvalidConstraint", "UnsupportedFeature", "ContextOverflow",
+    "ProgramError",
+    "NotStatic", "UnknownVariable", "ValidationFailed", "BatchError", "Cancelled", "DeadlineExceeded",
+    "Overloaded",
     "EngineFailure", "ConnectionFailed",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """Many runs of one program: bounded in flight, results in order, no thread per program.
 
-A *feeder* thread runs the programs' code one after the other. Code that never waits for a value returns at once, and
-its program finishes by events alone. When a feeder is about to wait for a value, it first lets another feeder go on
-(up to a limit), so that dynamic programs overlap too.
+A *feeder* thread runs the programs' code one after the other. Code that never waits for a value returns at
+once, and its program finishes by events alone. When a feeder is about to wait for a value, it first lets
+another feeder go on (up to a limit), so that dynamic programs overlap too.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class BatchRunner:
         self._stopped = False
 
     def results(self) -> Iterator[Any]:
-        """A state or an exception per item, in order, as they come. Leaving early (Ctrl-C) cancels the rest."""
+        """A state or an exception per item, in order. Leaving early (Ctrl-C) cancels the rest."""
         try:
             with self._cond:
                 self._ensure_feeder()

@@ -5,20 +5,20 @@
     SglError
     ├── InvalidRequest            the request itself is wrong; sending it again will fail again   (400)
     │   ├── InvalidConstraint     a schema, regex or grammar that cannot be compiled or enforced  (400)
-    │   ├── UnsupportedFeature    valid, but this backend or model cannot do it                   (400)
-    │   └── ContextOverflow       the tokens do not fit into the model's context or the memory    (400)
+    │   ├── UnsupportedFeature    valid, but this backend or model cannot do it               (400)
+    │   └── ContextOverflow       the tokens do not fit into the model's context or the memory(400)
     ├── ProgramError              a program's own code or a node of it failed
     │   ├── NotStatic             `compile()` met a value that is only known at run time
     │   ├── UnknownVariable       `s["x"]` before anything named x (also a `KeyError`)
     │   └── ValidationFailed      the generated text is not a value of the wanted type
-    ├── Cancelled                 the program or branch was cancelled                             (499)
-    ├── DeadlineExceeded          the program's or the wait's time is over                        (408)
-    ├── Overloaded                the engine's queue is full; retry later                         (503, retryable)
-    ├── EngineFailure             the engine failed at a step or died                             (500, retryable)
-    └── ConnectionFailed          the server cannot be reached                                    (502, retryable)
+    ├── Cancelled                 the program or branch was cancelled                         (499)
+    ├── DeadlineExceeded          the program's or the wait's time is over                    (408)
+    ├── Overloaded                the engine's queue is full; retry later                     (503, retryable)
+    ├── EngineFailure             the engine failed at a step or died                         (500, retryable)
+    └── ConnectionFailed          the server cannot be reached                                (502, retryable)
 
-Each class has a wire `code`, an HTTP `status` and whether a retry can help. `ErrorInfo` in `sgl_lang.tree` is the
-same thing as data; `from_code` makes the exception of a code that came over a wire.
+Each class has a wire `code`, an HTTP `status` and whether a retry can help. `ErrorInfo` in `sgl_lang.tree` is
+the same thing as data; `from_code` makes the exception of a code that came over a wire.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from typing import ClassVar
 class SglError(Exception):
     """Base of all errors: what was wrong (`str(error)`), where (`place`) and what to do (`hint`).
 
-    `place` names a part of the input (``"json_schema.properties.age"``, ``"answer.py:12"``), `branch` and `node` the
-    part of the program, when known. `line` is the line of the program that asked for what failed.
+    `place` names a part of the input (``"json_schema.properties.age"``, ``"answer.py:12"``), `branch` and
+    `node` the part of the program, when known. `line` is the line of the program that asked for what failed.
     """
 
     code: ClassVar[str] = "error"
@@ -62,7 +62,7 @@ class SglError(Exception):
         return f"{text} [{self.line}{f', branch {self.branch}' if self.branch else ''}]"
 
 
-class InvalidRequest(SglError):
+class InvalidRequest(SglError):  # noqa: N818 - named for what happened
     code = "invalid_request"
     status = 400
 
@@ -83,40 +83,40 @@ class ProgramError(SglError):
     code = "program_error"
 
 
-class NotStatic(ProgramError):
+class NotStatic(ProgramError):  # noqa: N818 - named for what happened
     code = "not_static"
 
 
-class UnknownVariable(ProgramError, KeyError):
+class UnknownVariable(ProgramError, KeyError):  # noqa: N818 - named for what happened
     code = "unknown_variable"
 
 
-class ValidationFailed(ProgramError):
+class ValidationFailed(ProgramError):  # noqa: N818 - named for what happened
     code = "validation_failed"
 
 
-class Cancelled(SglError):
+class Cancelled(SglError):  # noqa: N818 - named for what happened
     code = "cancelled"
     status = 499
 
 
-class DeadlineExceeded(SglError):
+class DeadlineExceeded(SglError):  # noqa: N818 - named for what happened
     code = "deadline_exceeded"
     status = 408
 
 
-class Overloaded(SglError):
+class Overloaded(SglError):  # noqa: N818 - named for what happened
     code = "overloaded"
     status = 503
     retryable = True
 
 
-class EngineFailure(SglError):
+class EngineFailure(SglError):  # noqa: N818 - named for what happened
     code = "engine_failure"
     retryable = True
 
 
-class ConnectionFailed(SglError):
+class ConnectionFailed(SglError):  # noqa: N818 - named for what happened
     code = "connection_failed"
     status = 502
     retryable = True

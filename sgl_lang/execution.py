@@ -1,10 +1,10 @@
 """One run of a program, seen from the client: the operations it asked for, and what came back.
 
-Operations are collected and sent in one piece as soon as a value is needed, or at the end: between two waits the
-engine gets everything at once. Ids are made here, so nothing waits for an answer.
+Operations are collected and sent in one piece as soon as a value is needed, or at the end: between two waits
+the engine gets everything at once. Ids are made here, so nothing waits for an answer.
 
-Locks: `_cond` guards the data and is never held while sending; `_sending` keeps the order of what is sent. The
-listener takes `_cond` only.
+Locks: `_cond` guards the data and is never held while sending; `_sending` keeps the order of what is sent.
+The listener takes `_cond` only.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ class Execution:
         return self.ready.get(node)
 
     def wait(self, node: NodeId, timeout: float | None = None) -> Ready:
-        """What came back for `node`; raises its error, `DeadlineExceeded` or, while compiling, `NotStatic`."""
+        """What came back for `node`; raises its error, `DeadlineExceeded` or (compiling) `NotStatic`."""
         ready = self.ready.get(node)
         if ready is not None:
             return ready
@@ -290,7 +290,7 @@ class Execution:
             raise NotStatic(
                 f"the value generated at {self.places.get(node, NOWHERE)} is only known at run time",
                 place=str(place),
-                hint="put it into text by `s += s[...]` or an f-string, or run the program instead of compiling it",
+                hint="splice it with `s += s[...]` or an f-string, or run the program instead",
             )
         if self.loop_thread == threading.get_ident() and self.outcome(node) is None:
             raise ProgramError(
@@ -344,7 +344,7 @@ class Execution:
                 self._cond.wait(left)
 
     def _patience(self, timeout: float | None) -> float:
-        """Seconds to wait at most. The engine keeps the program's deadline; we allow it a second to say so."""
+        """Seconds to wait at most. The engine keeps the program's deadline; allow it a second to say so."""
         if timeout is not None:
             return timeout
         if self.options.deadline_s is not None:
@@ -448,7 +448,9 @@ class Execution:
             self._session.close()
 
     def raise_unseen(self) -> None:
-        """Raise the first error that the program has not met at a value already; typed values are checked here."""
+        """Raise the first error that the program has not met at a value already; typed values are checked
+        here.
+        """
         error = self.first_error()
         if error is not None:
             raise error

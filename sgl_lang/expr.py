@@ -1,7 +1,8 @@
 """Expressions: what can be added to a state. `s += expr` applies it; `a + b` puts two in a row.
 
-Expressions are plain values: they can be kept, shared between states and added many times. `gen` and `select` double
-as *handles*: after `s += x`, `s[x]` is the value that this state generated for `x`, with the type of `x`.
+Expressions are plain values: they can be kept, shared between states and added many times. `gen` and `select`
+double as *handles*: after `s += x`, `s[x]` is the value that this state generated for `x`, with the type of
+`x`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Expr", "Exprs", "GenExpr", "Handle", "ImageExpr", "Piece", "RoleExpr", "SelectExpr", "assistant",
-    "assistant_begin", "assistant_end", "gen", "gen_int", "gen_string", "image", "select", "system", "system_begin",
+    "assistant_begin", "assistant_end", "gen", "gen_int", "gen_string", "image", "select", "system",
+    "system_begin",
     "system_end", "tool_message", "user", "user_begin", "user_end",
 ]  # fmt: skip
 
@@ -206,7 +208,7 @@ class ImageExpr(Expr):
         state.add_node(Image(id=state.execution.new_node(), url=self.url))
 
 
-# ---------------------------------------------------------------------------------------------------------- gen
+# -------------------------------------------------------------------------------------------------------- gen
 
 
 @overload
@@ -256,7 +258,7 @@ def gen(
 
 def gen(
     name: str | None = None,
-    type: Any = None,
+    type: Any = None,  # noqa: A002 - reads well as a keyword
     *,
     dtype: Any = None,
     json_schema: Any = None,
@@ -274,22 +276,21 @@ def gen(
     """Generate text, or a value of `type`, under at most one constraint.
 
     `type` (or SGLang's `dtype`) sets the constraint and the type of the value, see `sgl_lang.types`. One of
-    `json_schema` (dict, JSON text or type; the value is decoded JSON), `regex`, `ebnf` (GBNF), `lark`, `choices` or a
-    `constraint` from `sgl_grammars.spec` sets it explicitly; the value is text unless `type` is given too. `choices`
-    with a `choices_method` is scored like `select`. `layout` is the white space of JSON. `retry` n: where the text is
-    no valid value of the type, generate again, at most n times (this waits for the value). `n` above 1: the value is
-    a list of n samples, and the text goes on with the first. The rest are sampling parameters.
+    `json_schema` (dict, JSON text or type; the value is decoded JSON), `regex`, `ebnf` (GBNF), `lark`,
+    `choices` or a `constraint` from `sgl_grammars.spec` sets it explicitly; the value is text unless `type`
+    is given too. `choices` with a `choices_method` is scored like `select`. `layout` is the white space of
+    JSON. `retry` n: where the text is no valid value of the type, generate again, at most n times (this waits
+    for the value). `n` above 1: the value is a list of n samples, and the text goes on with the first. The
+    rest are sampling parameters.
 
     Raises `InvalidRequest` or `InvalidConstraint` that names the argument.
     """
-    type = _wanted_type(type, dtype)
+    type = _wanted_type(type, dtype)  # noqa: A001
     _check_count("retry", retry, 0)
     _check_count("n", n, 1)
-    given = [key for key, value in
-             dict(json_schema=json_schema, regex=regex, ebnf=ebnf, lark=lark, choices=choices, constraint=constraint).items()
-             if value is not None]  # fmt: skip
-    if len(given) > 1:
-        raise InvalidConstraint(f"only one constraint can hold, got {' and '.join(given)}", place="gen")
+    _check_one(
+        json_schema=json_schema, regex=regex, ebnf=ebnf, lark=lark, choices=choices, constraint=constraint
+    )
     if choices is not None and choices_method is not None:
         return select(name, choices, choices_method=choices_method)
     if choices_method is not None:
@@ -305,13 +306,19 @@ def gen(
     return GenExpr(name, form, fields, retry, n)
 
 
-def _wanted_type(type: Any, dtype: Any) -> Any:
-    if type is not None and dtype is not None:
+def _wanted_type(kind: Any, dtype: Any) -> Any:
+    if kind is not None and dtype is not None:
         raise InvalidRequest("give the type once", place="dtype")
-    wanted = dtype if type is None else type
+    wanted = dtype if kind is None else kind
     if isinstance(wanted, int) and not isinstance(wanted, bool):
         raise InvalidRequest(f"{wanted} is not a type", place="type", hint=f"write max_tokens={wanted}")
     return wanted
+
+
+def _check_one(**given: Any) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise InvalidConstraint(f"only one constraint can hold, got {' and '.join(names)}", place="gen")
 
 
 def _check_count(name: str, value: int, least: int) -> None:
@@ -379,7 +386,7 @@ def select(
     return SelectExpr(name, form, _checked_choices(choices), choices_method, temperature, seed)
 
 
-# -------------------------------------------------------------------------------------------------------- roles
+# ------------------------------------------------------------------------------------------------------ roles
 
 
 def system(*pieces: Piece) -> RoleExpr:

@@ -21,10 +21,10 @@ DEFAULT_WAIT_S = 3600.0
 class RunOptions:
     """Options of `run`, `run_batch` and `stream`.
 
-    `sampling` (also given as plain keywords) holds for gens that do not say otherwise. `deadline_s`: the program is
-    cancelled after so many seconds. `budget_tokens`: bound on the sampled tokens of all branches together. `trace`
-    asks the engine for the tokens of known nodes (for `render`). `merge_text` off keeps adjacent texts as separate
-    nodes. `lazy_format` off makes f-strings wait for values.
+    `sampling` (also given as plain keywords) holds for gens that do not say otherwise. `deadline_s`: the
+    program is cancelled after so many seconds. `budget_tokens`: bound on the sampled tokens of all branches
+    together. `trace` asks the engine for the tokens of known nodes (for `render`). `merge_text` off keeps
+    adjacent texts as separate nodes. `lazy_format` off makes f-strings wait for values.
     """
 
     backend: Backend | None = None

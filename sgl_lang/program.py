@@ -138,13 +138,16 @@ class Call:
 
 
 class Function(_Program[P], Generic[P, R]):
-    """A program. `run` runs it, `compile` gives its request tree; called with a state it runs inside that state."""
+    """A program. `run` runs it, `compile` gives its request tree; called with a state it runs inside that
+    state.
+    """
 
     def run(self, *args: Any, **keywords: Any) -> ProgramState:
         """Run and wait; the state has the text and the values. Raises what failed.
 
-        Keywords that are not arguments of the program are options: `backend`, sampling parameters for gens that do
-        not set them, and the fields of `RunOptions`. With ``stream=True`` the state is returned at once.
+        Keywords that are not arguments of the program are options: `backend`, sampling parameters for gens
+        that do not set them, and the fields of `RunOptions`. With ``stream=True`` the state is returned at
+        once.
         """
         call = self.start(args, keywords)
         return call.run_in_background() if call.state.execution.options.stream else call.run()
@@ -192,12 +195,13 @@ class Function(_Program[P], Generic[P, R]):
         generator_style: bool = False,
         **options: Any,
     ) -> Any:
-        """Run once per item (a dict of keyword arguments, or a sequence of positional ones); results in order.
+        """Run once per item (a dict of keyword arguments, or a sequence of positional ones); results in
+        order.
 
-        At most `max_in_flight` programs are open at a time. Programs that never wait for a value need no thread;
-        others share at most `num_threads`. A failure does not stop the others: with `return_exceptions` it takes the
-        place of the result, else `BatchError`, which holds all results, is raised at the end. `generator_style`
-        yields results in order as they come.
+        At most `max_in_flight` programs are open at a time. Programs that never wait for a value need no
+        thread; others share at most `num_threads`. A failure does not stop the others: with
+        `return_exceptions` it takes the place of the result, else `BatchError`, which holds all results, is
+        raised at the end. `generator_style` yields results in order as they come.
         """
         runner = batch.BatchRunner(
             lambda item: self._start_item(item, options),
@@ -211,7 +215,7 @@ class Function(_Program[P], Generic[P, R]):
             return batch.raising(results, return_exceptions)
         return batch.collect(results, return_exceptions)
 
-    trace = compile
+    trace = compile  # noqa: A003
 
     def _start_item(self, item: Mapping[str, Any] | Sequence[Any], options: Mapping[str, Any]) -> Call:
         args, keywords = _arguments(item)
@@ -225,8 +229,7 @@ class AsyncFunction(_Program[P], Generic[P, R]):
 
     async def run(self, *args: Any, **keywords: Any) -> AsyncProgramState:
         """Run and wait; see `Function.run`."""
-        state = await self.start(args, keywords).run_async()
-        return state  # type: ignore[return-value]
+        return await self.start(args, keywords).run_async()  # type: ignore[return-value]
 
     @overload
     def __call__(self, s: ProgramState, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...

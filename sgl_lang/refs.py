@@ -1,9 +1,10 @@
 """Values that are not known yet.
 
-`s["x"]` is a `Ref`: it can be put into later text without waiting, and it waits as soon as Python needs the value
-(`if`, `==`, `int()`, `str()`, a field, a loop). Inside an f-string a ref of a running program becomes a *mark*, which
-`s +=` turns back into a `Value` node, so that f-strings stay lazy too. A mark shows the variable's name between ⟦ ⟧,
-followed by an invisible random key of the run; text from outside cannot guess the key.
+`s["x"]` is a `Ref`: it can be put into later text without waiting, and it waits as soon as Python needs the
+value (`if`, `==`, `int()`, `str()`, a field, a loop). Inside an f-string a ref of a running program becomes a
+*mark*, which `s +=` turns back into a `Value` node, so that f-strings stay lazy too. A mark shows the
+variable's name between ⟦ ⟧, followed by an invisible random key of the run; text from outside cannot guess
+the key.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def mark(name: str, key: str, node: NodeId) -> str:
 
 
 def split_marks(text: str) -> Iterator[str | tuple[Execution, NodeId]]:
-    """Plain pieces of `text` and the marks in it, in order. What looks like a mark but has no known key is text."""
+    """Plain pieces of `text` and the marks in it, in order. What looks like a mark but has no known key is
+    text.
+    """
     if "⟦" not in text:
         yield text
         return
@@ -214,10 +217,12 @@ def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _PLAIN: dict[str, Callable[..., Any]] = {
-    "bool": bool, "int": int, "float": float, "index": operator.index, "len": len, "iter": iter, "bytes": bytes,
-    "contains": operator.contains, "getitem": operator.getitem, "setitem": operator.setitem, "reversed": reversed,
+    "bool": bool, "int": int, "float": float, "index": operator.index, "len": len, "iter": iter,
+    "bytes": bytes, "contains": operator.contains, "getitem": operator.getitem, "setitem": operator.setitem,
+    "reversed": reversed,
     "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt,
-    "ge": operator.ge, "neg": operator.neg, "pos": operator.pos, "abs": abs, "round": round, "invert": operator.invert,
+    "ge": operator.ge, "neg": operator.neg, "pos": operator.pos, "abs": abs, "round": round,
+    "invert": operator.invert,
 }  # fmt: skip
 _BINARY: dict[str, Callable[..., Any]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "truediv": operator.truediv,

@@ -39,7 +39,9 @@ NAMES = frozenset(SamplingKeywords.__annotations__)
 
 
 def normalised(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `SamplingParams`, as given; `None` means not given. Raises `InvalidRequest` for unknown names."""
+    """Fields of `SamplingParams`, as given; `None` means not given. Raises `InvalidRequest` for unknown
+    names.
+    """
     fields: dict[str, Any] = {}
     for name, value in keywords.items():
         if name not in NAMES:

@@ -163,7 +163,9 @@ class ProgramState:
         self._define(expr, values)
 
     def generate_with_retry(self, expr: GenExpr[Any]) -> None:
-        """Try on a fork; append the first attempt that is a valid value. Later attempts are drawn more freely."""
+        """Try on a fork; append the first attempt that is a valid value. Later attempts are drawn more
+        freely.
+        """
         for attempt in range(expr.retry + 1):
             child = self.fork(1)[0]
             ref = child.generate(expr, expr.node(child, **self._retry_changes(expr, attempt)))
@@ -189,7 +191,7 @@ class ProgramState:
         }
 
     def hole(self, name: str | None = None, lease_s: float = 60.0) -> Ref[str]:
-        """Append a place for text that `fill` gives later; the engine keeps the branch's cache for `lease_s`."""
+        """Append a place for text that `fill` gives later; the cache is kept for `lease_s`."""
         node = Hole(id=self.execution.new_node(), name=name, lease_s=lease_s)
         self.add_node(node)
         self._items.append(node.id)
@@ -247,7 +249,9 @@ class ProgramState:
         return {name: resolve(value) for name, value in self._names.items() if isinstance(name, str)}
 
     def meta(self, key: str | Handle[Any], timeout: float | None = None) -> Ready:
-        """What the engine said about a value: tokens, finish reason, log probabilities, scores of choices, usage."""
+        """What the engine said about a value: tokens, finish reason, log probabilities, scores of choices,
+        usage.
+        """
         value = self[key]
         value = value[0] if type(value) is Refs else value
         if type(value) is not Ref:
@@ -276,7 +280,9 @@ class ProgramState:
     # ------------------------------------------------------------------------------------------ reading
 
     def text(self, timeout: float | None = None) -> str:
-        """The whole text of this branch, generated parts included; a message begins with its role in brackets."""
+        """The whole text of this branch, generated parts included; a message begins with its role in
+        brackets.
+        """
         text = ""
         for item in self._items:
             if isinstance(item, Mark):
@@ -391,7 +397,9 @@ class ProgramState:
     # ------------------------------------------------------------------------------------------ branches
 
     def fork(self, size: int = 1) -> ForkGroup:
-        """`size` branches that begin with all that this state holds; they share its cache and run in parallel."""
+        """`size` branches that begin with all that this state holds; they share its cache and run in
+        parallel.
+        """
         if not isinstance(size, int) or size < 1:
             raise InvalidRequest(f"must be at least 1, got {size!r}", place="fork(size)")
         return ForkGroup(self, [self._child(branch) for branch in self.execution.fork(self.branch, size)])
@@ -489,8 +497,8 @@ class ForkGroup(Sequence[ProgramState]):
     def join(self, mode: JoinMode = "gather") -> ProgramState:
         """End the branches and go on with the parent, which is returned.
 
-        ``gather``: variables that the branches defined become lists in the parent. ``concatenate``: what each branch
-        said after the fork is appended to the parent, in order; variables too, as lists.
+        ``gather``: variables that the branches defined become lists in the parent. ``concatenate``: what each
+        branch said after the fork is appended to the parent, in order; variables too, as lists.
         """
         wanted = _JOIN_MODES.get(mode, mode)
         if wanted not in ("gather", "concatenate"):
@@ -524,7 +532,9 @@ _NOTHING = object()
 
 
 class AsyncProgramState(ProgramState):
-    """The state of an ``async def`` program: values are awaited, ``await s["x"]`` or ``await s.value(handle)``."""
+    """The state of an ``async def`` program: values are awaited, ``await s["x"]`` or ``await
+    s.value(handle)``.
+    """
 
     @overload
     async def value(self, key: Handle[T], *, timeout: float | None = None) -> T: ...

@@ -44,7 +44,7 @@ class TextStream:
         return pieces
 
     def _next(self) -> tuple[str, bool] | None:
-        """New text of the item at hand, and whether that ends the item; None if there is nothing to say yet."""
+        """New text of the item at hand, and whether that ends the item; None if there is none."""
         if self._at >= len(self._items):
             return None
         item = self._items[self._at]

@@ -10,9 +10,10 @@
     assert "Where do you live?" in backend.wants[0].text
     print(backend.trees[0])
 
-An answer is found by the name of the `gen` or `select`: a text, any value (written as JSON), a list (one after the
-other), an exception (the node fails), a function of the `Want`, or `PENDING` (until `release`). What has no answer
-gets a sample that satisfies its constraint. Everything runs inside `send`, so tests are deterministic.
+An answer is found by the name of the `gen` or `select`: a text, any value (written as JSON), a list (one
+after the other), an exception (the node fails), a function of the `Want`, or `PENDING` (until `release`).
+What has no answer gets a sample that satisfies its constraint. Everything runs inside `send`, so tests are
+deterministic.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class FakeBackend(Backend):
     def __init__(
         self, answers: Mapping[str, Any] | Callable[[Want], Any] | None = None, *, check: bool = True
     ) -> None:
-        """`answers` by name, or one function for all. `check`: a scripted answer must satisfy its constraint."""
+        """`answers` by name, or one function for all. `check`: a scripted answer must be allowed."""
         self.capabilities = Capabilities("fake")
         self.wants: list[Want] = []
         self.sessions: list[FakeSession] = []

@@ -1,13 +1,15 @@
-"""The request tree: what a program asks of an engine, as frozen data. The contract between language and runtime.
+"""The request tree: what a program asks of an engine, as frozen data. The contract between language and
+runtime.
 
-A program reaches an engine as a stream of one-way *operations* on branches, whose ids the client makes; events come
-back. `RequestTree` is a whole static program: the same operations, all known before anything runs.
+A program reaches an engine as a stream of one-way *operations* on branches, whose ids the client makes;
+events come back. `RequestTree` is a whole static program: the same operations, all known before anything
+runs.
 
-* A **branch** is a sequence of nodes, appended by `Extend`. Branch 0 is the root; `Fork` makes children that start
-  with all that their parent holds *at that place of the stream*; the parent may go on.
-* A **node** is constant text, a role mark, something to generate, a value computed elsewhere, a hole the client
-  fills later, or a join that waits for other branches. Node ids are unique within the program.
-* **Events** name the branch and node they are about; errors are events of the node that failed, or of the program.
+* A **branch** is a sequence of nodes, appended by `Extend`. Branch 0 is the root; `Fork` makes children that
+  start with all that their parent holds *at that place of the stream*; the parent may go on.
+* A **node** is constant text, a role mark, something to generate, a value computed elsewhere, a hole the
+  client fills later, or a join that waits for other branches. Node ids are unique within the program.
+* **Events** name the branch and node they are about; errors are events of the failed node, or of the program.
 
 Everything is `msgspec.Struct`: validated on decoding, no code travels, unknown fields are refused.
 """
@@ -38,11 +40,13 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
 
 class SamplingParams(Wire, frozen=True, kw_only=True):
-    """How the next token is drawn. Checked on construction; errors are `InvalidRequest` and name the parameter.
+    """How the next token is drawn. Checked on construction; errors are `InvalidRequest` and name the
+    parameter.
 
-    Order of application: `logit_bias`, penalties, grammar mask, `temperature`, then `top_k`, `top_p`, `min_p`.
-    `temperature` 0 is greedy. `max_tokens` None: as far as the context goes. `top_k` 0 is off. `stop` strings are cut
-    from the text unless `include_stop`. `logprobs` n: log probabilities of each sampled token and the n best.
+    Order of application: `logit_bias`, penalties, grammar mask, `temperature`, then `top_k`, `top_p`,
+    `min_p`. `temperature` 0 is greedy. `max_tokens` None: as far as the context goes. `top_k` 0 is off.
+    `stop` strings are cut from the text unless `include_stop`. `logprobs` n: log probabilities of each
+    sampled token and the n best.
     """
 
     max_tokens: int | None = None
@@ -99,11 +103,11 @@ class SamplingParams(Wire, frozen=True, kw_only=True):
 GREEDY = SamplingParams(temperature=0.0)
 
 
-# ---------------------------------------------------------------------------------------------------------- nodes
+# ------------------------------------------------------------------------------------------------------ nodes
 
 
 class Text(Wire, tag="text", frozen=True, kw_only=True):
-    """Constant text. Special tokens in it are ordinary characters unless `special` (trusted templates only)."""
+    """Constant text. Special tokens in it are ordinary characters unless `special` (trusted text)."""
 
     id: NodeId
     text: str
@@ -120,7 +124,8 @@ class Tokens(Wire, tag="tokens", frozen=True, kw_only=True):
 class Chat(Wire, tag="chat", frozen=True, kw_only=True):
     """A whole conversation rendered by the model's chat template; must be the first node of a program.
 
-    `messages` and `tools` are JSON texts in OpenAI's form. Text inside messages never becomes a special token.
+    `messages` and `tools` are JSON texts in OpenAI's form. Text inside messages never becomes a special
+    token.
     """
 
     id: NodeId
@@ -132,7 +137,9 @@ class Chat(Wire, tag="chat", frozen=True, kw_only=True):
 
 
 class RoleBegin(Wire, tag="role_begin", frozen=True, kw_only=True):
-    """Start of a message, in the marks of the model's chat template. `tools` (JSON text) only with the first one."""
+    """Start of a message, in the marks of the model's chat template. `tools` (JSON text) only with the first
+    one.
+    """
 
     id: NodeId
     role: Literal["system", "user", "assistant", "tool"]
@@ -162,8 +169,8 @@ ChoiceMethod = Literal["token_length_normalized", "greedy", "unconditional_norma
 class Select(Wire, tag="select", frozen=True, kw_only=True):
     """The best of `choices` by the model's own probabilities; scored, not generated.
 
-    `probability` compares exact sequence probabilities (they sum to 1 over the choices); the other methods are
-    SGLang's. With `temperature` above 0 the choice is drawn from the renormalised scores.
+    `probability` compares exact sequence probabilities (they sum to 1 over the choices); the other methods
+    are SGLang's. With `temperature` above 0 the choice is drawn from the renormalised scores.
     """
 
     id: NodeId
@@ -181,14 +188,16 @@ class Select(Wire, tag="select", frozen=True, kw_only=True):
 
 
 class Value(Wire, tag="value", frozen=True, kw_only=True):
-    """The text of another node of this program (`Gen`, `Select`, `Hole`), spliced in as soon as it is known."""
+    """The text of another node of this program (`Gen`, `Select`, `Hole`), spliced in when known."""
 
     id: NodeId
     of: NodeId
 
 
 class Hole(Wire, tag="hole", frozen=True, kw_only=True):
-    """Text that the client will give by `Fill`: a tool's result. The branch keeps its KV for `lease_s` seconds."""
+    """Text that the client will give by `Fill`: a tool's result. The branch keeps its KV for `lease_s`
+    seconds.
+    """
 
     id: NodeId
     name: str | None = None
@@ -196,7 +205,8 @@ class Hole(Wire, tag="hole", frozen=True, kw_only=True):
 
 
 class Join(Wire, tag="join", frozen=True, kw_only=True):
-    """Wait for `branches`. `gather` only waits; `concatenate` appends what each holds after its fork, in order.
+    """Wait for `branches`. `gather` only waits; `concatenate` appends what each holds after its fork, in
+    order.
 
     `first` k: go on when k of them are done and cancel the rest.
     """
@@ -219,7 +229,7 @@ Node = Union[  # noqa: UP007 - msgspec resolves it
 ]
 
 
-# ----------------------------------------------------------------------------------------------------- operations
+# ------------------------------------------------------------------------------------------------- operations
 
 
 class Extend(Wire, tag="extend", frozen=True, kw_only=True):
@@ -261,8 +271,8 @@ Operation = Union[Extend, Fork, Fill, End, Cancel]  # noqa: UP007 - msgspec reso
 class ProgramOptions(Wire, frozen=True, kw_only=True):
     """What holds for a whole program. Higher `priority` runs first. `namespace` separates caches of tenants.
 
-    `deadline_s` counts from submission. `max_tokens` bounds the tokens sampled by all branches together. `stream`
-    asks for `Delta` events, `trace` for `Placed` events.
+    `deadline_s` counts from submission. `max_tokens` bounds the tokens sampled by all branches together.
+    `stream` asks for `Delta` events, `trace` for `Placed` events.
     """
 
     priority: int = 0
@@ -356,16 +366,16 @@ def _check_size(nodes: int, depth: dict[BranchId, int], limits: TreeLimits, plac
         raise InvalidRequest(f"forks nest deeper than {limits.depth}", place=place)
 
 
-# --------------------------------------------------------------------------------------------------------- events
+# ----------------------------------------------------------------------------------------------------- events
 
 
 class Usage(Wire, frozen=True, kw_only=True):
     """Token counts and times of a node or, summed, of a program.
 
-    `prompt_tokens` are the known tokens that the program brought (each counted once, on the branch that appended
-    it); `cached_tokens` of them were found in the cache. Generated tokens are `decoded_tokens` (sampled, one model
-    step each) and `forced_tokens` (appended by jump-forward without sampling). `dropped_tokens`: forced tokens held
-    back at a boundary. Times in seconds.
+    `prompt_tokens` are the known tokens that the program brought (each counted once, on the branch that
+    appended it); `cached_tokens` of them were found in the cache. Generated tokens are `decoded_tokens`
+    (sampled, one model step each) and `forced_tokens` (appended by jump-forward without sampling).
+    `dropped_tokens`: forced tokens held back at a boundary. Times in seconds.
     """
 
     prompt_tokens: int = 0
@@ -397,7 +407,7 @@ class TokenLogprob(Wire, frozen=True, kw_only=True):
 
 
 class ChoiceScore(Wire, frozen=True, kw_only=True):
-    """One choice of a `Select`: exact log probability, its share among the choices, and the method's score."""
+    """One choice of a `Select`: exact log probability, its share among the choices, and score."""
 
     logprob: float
     probability: float
@@ -447,7 +457,9 @@ class Ready(Wire, tag="ready", frozen=True, kw_only=True):
 
 
 class Placed(Wire, tag="placed", frozen=True, kw_only=True):
-    """A known node (text, role mark, value, filled hole, join) got its tokens; sent when `ProgramOptions.trace`."""
+    """A known node (text, role mark, value, filled hole, join) got its tokens; sent when
+    `ProgramOptions.trace`.
+    """
 
     branch: BranchId
     node: NodeId

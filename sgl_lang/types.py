@@ -213,7 +213,7 @@ def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
 
 
 def _extended(kind: Any) -> Any:
-    """Before Python 3.12 Pydantic wants `typing_extensions.TypedDict`: rebuild the plain one from its hints."""
+    """Before Python 3.12 Pydantic wants `typing_extensions.TypedDict`; rebuild the plain one."""
     from typing_extensions import TypedDict, is_typeddict
 
     if not is_typeddict(kind) or type(kind).__module__ == "typing_extensions":

@@ -1,8 +1,9 @@
 """What a backend is: it opens sessions, takes operations one way, and calls a listener with events.
 
-A session is one program. `send` returns at once; bad operations come back as `Failed` events. The listener may be
-called on any thread (also inside `send`), one event at a time and in order, and must not block. The last event is
-`Finished` or `Failed(branch=None)`. A failed node ends its branch and fails what depends on it; other branches go on.
+A session is one program. `send` returns at once; bad operations come back as `Failed` events. The listener
+may be called on any thread (also inside `send`), one event at a time and in order, and must not block. The
+last event is `Finished` or `Failed(branch=None)`. A failed node ends its branch and fails what depends on it;
+other branches go on.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Session(ABC):
 
     @abstractmethod
     def cancel(self) -> None:
-        """Stop the program; its last event is then `Failed` with code ``cancelled`` (or it had ended before)."""
+        """Stop the program; its last event is then `Failed` with code ``cancelled``, unless it had ended."""
 
     def close(self) -> None:  # noqa: B027 - most sessions hold nothing
         """Free what the session holds on the client; called after the last event."""

@@ -1,7 +1,7 @@
 """Walks a program's operations on the client, for backends that only complete text (and for the fake one).
 
-It keeps what each branch holds, knows which node each branch is at, and asks a *worker* for the text of a `Gen` or
-`Select` by a `Want`; the worker answers by `deliver` or `fail`, at once or later, on any thread.
+It keeps what each branch holds, knows which node each branch is at, and asks a *worker* for the text of a
+`Gen` or `Select` by a `Want`; the worker answers by `deliver` or `fail`, at once or later, on any thread.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Want:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The conversation before the node; text outside of messages is left out. The open message comes last."""
+        """The conversation before the node; text outside of messages is left out. The open message comes
+        last.
+        """
         found: list[dict[str, str]] = []
         inside = False
         for piece in self.pieces:
@@ -134,7 +136,7 @@ class InterpretedSession(Session):
         self._telling = threading.RLock()
         self.cancelled = threading.Event()
 
-    # ------------------------------------------------------------------------------------------ from the client
+    # ---------------------------------------------------------------------------------------- from the client
 
     def send(self, operations: Sequence[Operation]) -> None:
         with self._lock:
@@ -154,7 +156,7 @@ class InterpretedSession(Session):
             self._end_program(Cancelled("the program was cancelled"))
         self._tell()
 
-    # ------------------------------------------------------------------------------------------ from the worker
+    # ---------------------------------------------------------------------------------------- from the worker
 
     def delta(self, want: Want, text: str) -> None:
         """More text of a node."""

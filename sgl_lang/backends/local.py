@@ -1,4 +1,6 @@
-"""The engine in this process. The only place of the language that knows the runtime, and only when it is used."""
+"""The engine in this process. The only place of the language that knows the runtime, and only when it is
+used.
+"""
 
 from __future__ import annotations
 
