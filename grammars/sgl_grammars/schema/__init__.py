@@ -1,0 +1,6 @@
+"""The schema front: load, check, resolve and rewrite a JSON Schema before any grammar engine sees it."""
+
+from sgl_grammars.schema.load import load_schema
+from sgl_grammars.schema.rewrite import Unenforceable, rewrite
+
+__all__ = ["Unenforceable", "load_schema", "rewrite"]

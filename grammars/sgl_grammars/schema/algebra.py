@@ -1,0 +1,393 @@
+"""Boolean algebra on schemas: negation, disjointness, finite sets. Pure functions from schemas to schemas.
+
+A schema that constrains several things is a conjunction of *facts*; a fact about strings says nothing about other
+types. So the negation of `minLength: 3` is "a string shorter than 3", and `not` of a conjunction is the `anyOf` of its
+negated facts (De Morgan). What has no negation among JSON Schema's own keywords raises `NoNegation`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sgl_grammars.schema.load import Schema
+
+TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+DISJOINT_TYPES = ("null", "boolean", "number", "string", "array", "object")
+Resolve = Callable[[dict[str, Any]], Schema]
+
+
+class NoNegation(Exception):
+    """`keyword` has no negation that a schema can say."""
+
+    def __init__(self, keyword: str) -> None:
+        super().__init__(keyword)
+        self.keyword = keyword
+
+
+def any_of(options: Iterable[Schema]) -> Schema:
+    """The union, simplified: `True` absorbs, `False` vanishes, one option stands alone."""
+    kept: list[Schema] = []
+    for option in options:
+        if option is True or option == {}:
+            return True
+        if option is not False and option not in kept:
+            kept.append(option)
+    if not kept:
+        return False
+    return kept[0] if len(kept) == 1 else {"anyOf": kept}
+
+
+def all_of(parts: Iterable[Schema]) -> Schema:
+    """The intersection, simplified."""
+    kept: list[Schema] = []
+    for part in parts:
+        if part is False:
+            return False
+        if part is not True and part != {} and part not in kept:
+            kept.append(part)
+    if not kept:
+        return True
+    return kept[0] if len(kept) == 1 else {"allOf": kept}
+
+
+def type_of(value: Any) -> str:
+    """JSON type of a value; integers (also 1.0) are "integer"."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, (int, float)):
+        return "integer" if float(value).is_integer() else "number"
+    return {str: "string", list: "array", dict: "object"}[type(value)]
+
+
+def types_of(schema: Schema) -> frozenset[str]:
+    """Types a schema names itself (`number` covers `integer`); all where it names none."""
+    if schema is False:
+        return frozenset()
+    if schema is True:
+        return frozenset(DISJOINT_TYPES)
+    if "const" in schema or "enum" in schema:
+        values = schema["enum"] if "enum" in schema else [schema["const"]]
+        return frozenset(_coarse(type_of(value)) for value in values)
+    named = schema.get("type")
+    if named is None:
+        return frozenset(DISJOINT_TYPES)
+    return frozenset(_coarse(name) for name in ([named] if isinstance(named, str) else named))
+
+
+def _coarse(name: str) -> str:
+    return "number" if name == "integer" else name
+
+
+def values_of(schema: Schema) -> list[Any] | None:
+    """The finite list of values a schema names itself, or None."""
+    if isinstance(schema, bool):
+        return None
+    if "const" in schema:
+        return [schema["const"]]
+    if "enum" in schema:
+        return list(schema["enum"])
+    named = schema.get("type")
+    if named == "null":
+        return [None]
+    if named == "boolean":
+        return [False, True]
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------- negation
+
+
+def negate(schema: Schema, resolve: Resolve, depth: int = 0, within: frozenset[str] | None = None) -> Schema:
+    """A schema that holds exactly what `schema` does not. Raises `NoNegation`.
+
+    `within`: the only property names that objects can have where the result is used, if that is known; then
+    "some other property" is one of them.
+    """
+    if isinstance(schema, bool):
+        return not schema
+    if depth > 24:
+        raise NoNegation("$ref")
+    if "$ref" in schema:
+        return negate(resolve(schema), resolve, depth + 1, within)
+    return any_of(_negated_facts(schema, resolve, depth, within))
+
+
+def _negated_facts(
+    schema: dict[str, Any], resolve: Resolve, depth: int, within: frozenset[str] | None
+) -> Iterable[Schema]:
+    for keyword, value in schema.items():
+        if keyword == "additionalProperties":
+            yield _not_additional(value, schema, resolve, depth, within)
+        elif keyword in _NEGATIONS:
+            yield _NEGATIONS[keyword](value, schema, resolve, depth)
+        elif keyword in _NO_OPPOSITE:
+            raise NoNegation(keyword)
+
+
+def _not_additional(
+    value: Schema, schema: dict[str, Any], resolve: Resolve, depth: int, within: frozenset[str] | None
+) -> Schema:
+    """Some property that `schema` does not declare breaks `value`."""
+    wrong = negate(value, resolve, depth + 1)
+    if wrong is False:
+        return False
+    if within is None or schema.get("patternProperties"):
+        raise NoNegation("additionalProperties")
+    others = sorted(within - set(schema.get("properties", {})))
+    return any_of({"type": "object", "properties": {name: wrong}, "required": [name]} for name in others)
+
+
+def _not_type(value: Any, *_: Any) -> Schema:
+    names = [value] if isinstance(value, str) else list(value)
+    rest = [name for name in DISJOINT_TYPES if name not in names]
+    if "integer" in names and "number" not in names:
+        if "number" in rest:
+            rest.remove("number")
+        fraction: Schema = {"type": "number", "not": {"type": "integer"}}
+        return any_of([{"type": rest}, fraction] if rest else [fraction])
+    return {"type": rest} if rest else False
+
+
+def _not_values(values: list[Any]) -> Schema:
+    """Everything but `values`: all other types, and per type the complement where a schema can say it."""
+    present = {_coarse(type_of(value)) for value in values}
+    options: list[Schema] = []
+    rest = [name for name in DISJOINT_TYPES if name not in present]
+    if rest:
+        options.append({"type": rest})
+    if "boolean" in present:
+        left = [flag for flag in (False, True) if flag not in [v for v in values if isinstance(v, bool)]]
+        if left:
+            options.append({"enum": left})
+    if "string" in present:
+        texts = [value for value in values if isinstance(value, str)]
+        options.append({"type": "string", "pattern": other_texts(texts)})
+    if "number" in present:
+        options.append(_not_numbers([v for v in values if _coarse(type_of(v)) == "number"]))
+    if "array" in present or "object" in present:
+        raise NoNegation("enum")
+    return any_of(options)
+
+
+def _not_numbers(values: list[Any]) -> Schema:
+    ordered = sorted(set(values))
+    options: list[Schema] = [{"type": "number", "exclusiveMaximum": ordered[0]}]
+    options += [
+        {"type": "number", "exclusiveMinimum": low, "exclusiveMaximum": high}
+        for low, high in itertools.pairwise(ordered)
+    ]
+    options.append({"type": "number", "exclusiveMinimum": ordered[-1]})
+    return any_of(options)
+
+
+def other_texts(texts: Iterable[str]) -> str:
+    """A regular expression, anchored, for every text that is not in `texts` (a complement by trie)."""
+    trie: dict[str, Any] = {}
+    for text in texts:
+        node = trie
+        for character in text:
+            node = node.setdefault(character, {})
+        node[""] = {}
+
+    def complement(node: dict[str, Any]) -> str:
+        letters = sorted(key for key in node if key)
+        options = [f"{re.escape(letter)}{complement(node[letter])}" for letter in letters]
+        others = f"[^{''.join(_in_class(letter) for letter in letters)}]" if letters else r"[\s\S]"
+        options.append(rf"{others}[\s\S]*")
+        body = f"(?:{'|'.join(options)})"
+        return body if "" in node else f"{body}?"
+
+    return f"^{complement(trie)}$"
+
+
+def _in_class(character: str) -> str:
+    return "\\" + character if character in "]^\\-[" else character
+
+
+def _bound(keyword: str, opposite: str, kind: str, shift: int) -> Callable[..., Schema]:
+    """Negation of a bound: a value of that type on the other side."""
+
+    def rule(value: Any, *_: Any) -> Schema:
+        other = value + shift
+        if shift < 0 and other < 0:
+            return False
+        return {"type": kind, opposite: other}
+
+    return rule
+
+
+def _not_dependencies(dependencies: dict[str, Any], _s: Any, resolve: Resolve, depth: int) -> Schema:
+    """One of the properties is there without what it asks for."""
+    options: list[Schema] = []
+    for name, wanted in dependencies.items():
+        broken = _not_required(wanted) if isinstance(wanted, list) else negate(wanted, resolve, depth + 1)
+        options.append(all_of([{"type": "object", "required": [name]}, broken]))
+    return any_of(options)
+
+
+def _not_required(names: list[str], *_: Any) -> Schema:
+    return any_of({"type": "object", "properties": {name: False}} for name in names)
+
+
+def _not_properties(properties: dict[str, Schema], _s: Any, resolve: Resolve, depth: int) -> Schema:
+    options: list[Schema] = []
+    for name, schema in properties.items():
+        wrong = negate(schema, resolve, depth + 1)
+        if wrong is not False:
+            options.append({"type": "object", "properties": {name: wrong}, "required": [name]})
+    return any_of(options)
+
+
+def _not_items(value: Any, schema: dict[str, Any], resolve: Resolve, depth: int) -> Schema:
+    if "prefixItems" in schema or isinstance(value, list):
+        raise NoNegation("items")
+    wrong = negate(value, resolve, depth + 1)
+    return False if wrong is False else {"type": "array", "contains": wrong}
+
+
+def _not_contains(value: Any, schema: dict[str, Any], resolve: Resolve, depth: int) -> Schema:
+    if "minContains" in schema or "maxContains" in schema:
+        raise NoNegation("contains")
+    return {"type": "array", "items": negate(value, resolve, depth + 1)}
+
+
+def _not_all(parts: list[Schema], _s: Any, resolve: Resolve, depth: int) -> Schema:
+    return any_of(negate(part, resolve, depth + 1) for part in parts)
+
+
+def _not_any(parts: list[Schema], _s: Any, resolve: Resolve, depth: int) -> Schema:
+    return all_of(negate(part, resolve, depth + 1) for part in parts)
+
+
+def _not_one(parts: list[Schema], _s: Any, resolve: Resolve, depth: int) -> Schema:
+    """None of the parts, or two of them."""
+    if len(parts) > 6:
+        raise NoNegation("oneOf")
+    none = all_of(negate(part, resolve, depth + 1) for part in parts)
+    pairs = [all_of(pair) for pair in itertools.combinations(parts, 2) if not disjoint(*pair, resolve)]
+    return any_of([none, *pairs])
+
+
+def _not_if(value: Any, schema: dict[str, Any], resolve: Resolve, depth: int) -> Schema:
+    """Not (if -> then) and (not if -> else): the condition with a broken consequence, either way."""
+    then = negate(schema.get("then", True), resolve, depth + 1)
+    other = negate(schema.get("else", True), resolve, depth + 1)
+    return any_of([all_of([value, then]), all_of([negate(value, resolve, depth + 1), other])])
+
+
+_NEGATIONS: dict[str, Callable[..., Schema]] = {
+    "type": _not_type,
+    "const": lambda value, *_: _not_values([value]),
+    "enum": lambda values, *_: _not_values(values),
+    "minLength": _bound("minLength", "maxLength", "string", -1),
+    "maxLength": _bound("maxLength", "minLength", "string", 1),
+    "minItems": _bound("minItems", "maxItems", "array", -1),
+    "maxItems": _bound("maxItems", "minItems", "array", 1),
+    "minProperties": _bound("minProperties", "maxProperties", "object", -1),
+    "maxProperties": _bound("maxProperties", "minProperties", "object", 1),
+    "minimum": _bound("minimum", "exclusiveMaximum", "number", 0),
+    "maximum": _bound("maximum", "exclusiveMinimum", "number", 0),
+    "exclusiveMinimum": _bound("exclusiveMinimum", "maximum", "number", 0),
+    "exclusiveMaximum": _bound("exclusiveMaximum", "minimum", "number", 0),
+    "required": _not_required,
+    "dependencies": _not_dependencies,
+    "dependentRequired": _not_dependencies,
+    "dependentSchemas": _not_dependencies,
+    "properties": _not_properties,
+    "items": _not_items,
+    "contains": _not_contains,
+    "allOf": _not_all,
+    "anyOf": _not_any,
+    "oneOf": _not_one,
+    "if": _not_if,
+    "not": lambda value, *_: value,
+}
+_NO_OPPOSITE = frozenset(
+    "multipleOf pattern format patternProperties propertyNames uniqueItems prefixItems additionalItems "
+    "unevaluatedProperties unevaluatedItems $dynamicRef $recursiveRef".split()
+)
+
+
+# --------------------------------------------------------------------------------------------------- disjointness
+
+
+def disjoint(left: Schema, right: Schema, resolve: Resolve, depth: int = 0) -> bool:
+    """True if no value can satisfy both. False means "not shown"."""
+    left, right = _open(left, resolve), _open(right, resolve)
+    if left is False or right is False:
+        return True
+    if isinstance(left, bool) or isinstance(right, bool) or depth > 6:
+        return False
+    for a, b in ((left, right), (right, left)):
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in a and all(disjoint(option, b, resolve, depth + 1) for option in a[keyword]):
+                return True
+        if "allOf" in a and any(disjoint(part, b, resolve, depth + 1) for part in a["allOf"]):
+            return True
+    common = types_of(left) & types_of(right)
+    if not common:
+        return True
+    if _values_apart(left, right):
+        return True
+    return common == {"object"} and _objects_apart(left, right, resolve, depth)
+
+
+def closed_names(schema: Schema, resolve: Resolve) -> frozenset[str] | None:
+    """All the property names an object under `schema` can have, if it is closed; None if it is open."""
+    opened = _open(schema, resolve)
+    if isinstance(opened, bool):
+        return None
+    if opened.get("additionalProperties") is False and not opened.get("patternProperties"):
+        return frozenset(opened.get("properties", {}))
+    known = [names for part in opened.get("allOf", ()) if (names := closed_names(part, resolve)) is not None]
+    return frozenset.intersection(*known) if known else None
+
+
+def _open(schema: Schema, resolve: Resolve) -> Schema:
+    for _ in range(16):
+        if isinstance(schema, bool) or "$ref" not in schema:
+            return schema
+        schema = resolve(schema)
+    return schema
+
+
+def _values_apart(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    a, b = values_of(left), values_of(right)
+    if a is None or b is None:
+        return False
+    return not ({_frozen(value) for value in a} & {_frozen(value) for value in b})
+
+
+def _frozen(value: Any) -> str:
+    number = not isinstance(value, bool) and isinstance(value, float) and value.is_integer()
+    return json.dumps(int(value) if number else value, sort_keys=True)
+
+
+def _objects_apart(left: dict[str, Any], right: dict[str, Any], resolve: Resolve, depth: int) -> bool:
+    """A property both must have whose values are apart, or one that only one of them allows."""
+    for a, b in ((left, right), (right, left)):
+        for name in a.get("required", ()):
+            mine, theirs = a.get("properties", {}).get(name, True), property_schema(b, name)
+            if theirs is False:
+                return True
+            if name in b.get("required", ()) and disjoint(mine, theirs, resolve, depth + 1):
+                return True
+    return False
+
+
+def property_schema(schema: dict[str, Any], name: str) -> Schema:
+    """What an object schema says of the property `name`, where one keyword alone decides; else True."""
+    properties = schema.get("properties", {})
+    if name in properties:
+        found: Schema = properties[name]
+        return found
+    if "patternProperties" in schema:
+        return True
+    other: Schema = schema.get("additionalProperties", True)
+    return other

@@ -1,0 +1,132 @@
+"""Reading a JSON Schema: limits, dialect, meta-schema validation. Nothing native sees a schema before this has."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import lru_cache
+from typing import Any
+
+import jsonschema
+from jsonschema.validators import validator_for
+
+from sgl_lang.errors import InvalidConstraint
+
+MAX_BYTES = 4 << 20
+MAX_DEPTH = 200
+MAX_NODES = 200_000
+
+Json = Any
+Schema = dict[str, Any] | bool
+
+
+def load_schema(text: str) -> Schema:
+    """Parse and check the text of a schema; every fault is an `InvalidConstraint` that names its place.
+
+    Refused: text over `MAX_BYTES`, nesting over `MAX_DEPTH`, more than `MAX_NODES` values, NUL characters and lone
+    surrogates, NaN and infinities, anything the meta-schema of the schema's dialect refuses (default: 2020-12).
+    """
+    if len(text) > MAX_BYTES:
+        raise InvalidConstraint(f"the schema has {len(text)} characters; at most {MAX_BYTES} are read", place="json_schema")
+    schema = _parse(text)
+    _check_tree(schema)
+    if not isinstance(schema, (dict, bool)):
+        raise InvalidConstraint(
+            f"a schema is an object or a boolean, not {type(schema).__name__}", place="json_schema"
+        )
+    _check_meta(schema)
+    return schema
+
+
+def _parse(text: str) -> Json:
+    def refuse(name: str) -> Json:
+        raise InvalidConstraint(f"{name} is not JSON", place="json_schema", hint="use a finite number")
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            raise InvalidConstraint(f"the number {digits[:40]} is out of range", place="json_schema")
+        return value
+
+    try:
+        return json.loads(text, parse_constant=refuse, parse_float=number)
+    except RecursionError:
+        raise InvalidConstraint(f"nested deeper than {MAX_DEPTH} levels", place="json_schema") from None
+    except ValueError as error:
+        raise InvalidConstraint(f"not JSON: {error}", place="json_schema") from None
+
+
+def _check_tree(root: Json) -> None:
+    """Bound depth and size, and refuse text that no tokenizer can carry."""
+    stack: list[tuple[Json, int]] = [(root, 1)]
+    seen = 0
+    while stack:
+        value, depth = stack.pop()
+        seen += 1
+        if depth > MAX_DEPTH:
+            raise InvalidConstraint(f"nested deeper than {MAX_DEPTH} levels", place="json_schema")
+        if seen > MAX_NODES:
+            raise InvalidConstraint(f"more than {MAX_NODES} values", place="json_schema")
+        if isinstance(value, dict):
+            for key in value:
+                _check_text(key)
+            stack.extend((child, depth + 1) for child in value.values())
+        elif isinstance(value, list):
+            stack.extend((child, depth + 1) for child in value)
+        elif isinstance(value, str):
+            _check_text(value)
+
+
+def _check_text(text: str) -> None:
+    if "\x00" in text:
+        raise InvalidConstraint("a NUL character in a text", place="json_schema", hint="remove it")
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        raise InvalidConstraint("a lone surrogate in a text", place="json_schema", hint="use whole characters")
+
+
+@lru_cache(maxsize=16)
+def _meta_validator(cls: Any) -> Any:
+    return cls(cls.META_SCHEMA)
+
+
+def dialect(schema: Schema) -> Any:
+    """The `jsonschema` validator class for the schema's ``$schema``; 2020-12 where there is none.
+
+    A schema without ``$schema`` that uses what only draft 4 says (a boolean ``exclusiveMinimum``) or only drafts up to 7
+    say (``items`` as a list, ``definitions`` with ``dependencies``) is read as that draft.
+    """
+    if isinstance(schema, bool):
+        return jsonschema.Draft202012Validator
+    named = schema.get("$schema")
+    if named is not None:
+        if not isinstance(named, str):
+            raise InvalidConstraint("must be a text", place="json_schema.$schema")
+        found = validator_for(schema, default=None)
+        if found is not None:
+            return found
+        # an unknown dialect: a custom meta-schema cannot be fetched; read it as the newest draft that fits
+    return _guess(schema)
+
+
+def _guess(schema: Schema) -> Any:
+    stack: list[Json] = [schema]
+    newest: Any = jsonschema.Draft202012Validator
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            if isinstance(value.get("exclusiveMinimum"), bool) or isinstance(value.get("exclusiveMaximum"), bool):
+                return jsonschema.Draft4Validator
+            if isinstance(value.get("items"), list) or "additionalItems" in value:
+                newest = jsonschema.Draft7Validator
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return newest
+
+
+def _check_meta(schema: Schema) -> None:
+    validator = _meta_validator(dialect(schema))
+    error = jsonschema.exceptions.best_match(validator.iter_errors(schema))
+    if error is not None:
+        place = ".".join(["json_schema", *(str(part) for part in error.absolute_path)])
+        raise InvalidConstraint(error.message[:300], place=place, hint="see the JSON Schema specification")
