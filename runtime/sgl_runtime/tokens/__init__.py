@@ -1,0 +1,10 @@
+"""Text to tokens and back, and chat templates."""
+
+from __future__ import annotations
+
+from sgl_runtime.tokens.conversation import Conversation
+from sgl_runtime.tokens.detokenizer import Detokenizer
+from sgl_runtime.tokens.template import ChatTemplate, Piece
+from sgl_runtime.tokens.tokenizer import Tokenizer
+
+__all__ = ["ChatTemplate", "Conversation", "Detokenizer", "Piece", "Tokenizer"]
