@@ -333,9 +333,38 @@ def disjoint(left: Schema, right: Schema, resolve: Resolve, depth: int = 0) -> b
     common = types_of(left) & types_of(right)
     if not common:
         return True
-    if _values_apart(left, right):
+    if _values_apart(left, right) or _integer_apart(left, right):
         return True
     return common == {"object"} and _objects_apart(left, right, resolve, depth)
+
+
+def prune(schema: Schema, context: Schema, resolve: Resolve, depth: int = 0) -> Schema:
+    """`schema` without the options that cannot hold where `context` holds too; the intersection stays the same."""
+    if isinstance(schema, bool) or depth > 6:
+        return schema
+    if disjoint(schema, context, resolve):
+        return False
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "allOf")}
+    parts: list[Schema] = [_prune_properties(rest, context, resolve, depth)]
+    if "anyOf" in schema:
+        parts.append(any_of(prune(option, context, resolve, depth + 1) for option in schema["anyOf"]))
+    parts.extend(prune(part, context, resolve, depth + 1) for part in schema.get("allOf", ()))
+    return all_of(parts)
+
+
+def _prune_properties(schema: dict[str, Any], context: Schema, resolve: Resolve, depth: int) -> Schema:
+    around = _open(context, resolve)
+    if "properties" not in schema or isinstance(around, bool):
+        return schema
+    properties = {
+        name: prune(value, property_schema(around, name), resolve, depth + 1)
+        for name, value in schema["properties"].items()
+    }
+    if any(properties.get(name) is False for name in schema.get("required", ())):
+        return any_of(
+            [{"type": [t for t in DISJOINT_TYPES if t != "object"]}] if "type" not in schema else []
+        )
+    return {**schema, "properties": properties}
 
 
 def closed_names(schema: Schema, resolve: Resolve) -> frozenset[str] | None:
@@ -355,6 +384,22 @@ def _open(schema: Schema, resolve: Resolve) -> Schema:
             return schema
         schema = resolve(schema)
     return schema
+
+
+def _integer_apart(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    """A fraction against an integer."""
+    fraction = {"type": "integer"}
+    return any(
+        a.get("not") == fraction and a.get("type") == "number" and "number" not in _named_types(b)
+        for a, b in ((left, right), (right, left))
+    )
+
+
+def _named_types(schema: dict[str, Any]) -> frozenset[str]:
+    if "const" in schema or "enum" in schema:
+        return frozenset(type_of(value) for value in values_of(schema) or ())
+    named = schema.get("type", list(TYPES))
+    return frozenset([named] if isinstance(named, str) else named)
 
 
 def _values_apart(left: dict[str, Any], right: dict[str, Any]) -> bool:

@@ -27,7 +27,9 @@ def load_schema(text: str) -> Schema:
     surrogates, NaN and infinities, anything the meta-schema of the schema's dialect refuses (default: 2020-12).
     """
     if len(text) > MAX_BYTES:
-        raise InvalidConstraint(f"the schema has {len(text)} characters; at most {MAX_BYTES} are read", place="json_schema")
+        raise InvalidConstraint(
+            f"the schema has {len(text)} characters; at most {MAX_BYTES} are read", place="json_schema"
+        )
     schema = _parse(text)
     _check_tree(schema)
     if not isinstance(schema, (dict, bool)):
@@ -81,7 +83,9 @@ def _check_text(text: str) -> None:
     if "\x00" in text:
         raise InvalidConstraint("a NUL character in a text", place="json_schema", hint="remove it")
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
-        raise InvalidConstraint("a lone surrogate in a text", place="json_schema", hint="use whole characters")
+        raise InvalidConstraint(
+            "a lone surrogate in a text", place="json_schema", hint="use whole characters"
+        )
 
 
 @lru_cache(maxsize=16)
@@ -114,7 +118,9 @@ def _guess(schema: Schema) -> Any:
     while stack:
         value = stack.pop()
         if isinstance(value, dict):
-            if isinstance(value.get("exclusiveMinimum"), bool) or isinstance(value.get("exclusiveMaximum"), bool):
+            if isinstance(value.get("exclusiveMinimum"), bool) or isinstance(
+                value.get("exclusiveMaximum"), bool
+            ):
                 return jsonschema.Draft4Validator
             if isinstance(value.get("items"), list) or "additionalItems" in value:
                 newest = jsonschema.Draft7Validator

@@ -36,6 +36,7 @@ from sgl_grammars.schema.algebra import (
     disjoint,
     negate,
     other_texts,
+    prune,
     values_of,
 )
 from sgl_grammars.schema.formats import NATIVE_FORMATS, PATTERN_FORMATS, UNENFORCED_FORMATS
@@ -254,9 +255,23 @@ class Rewriter:
             ]
             rivals = [r for r in rivals if not disjoint(all_of([option, context]), r, self._resolve)]
             names = closed_names(all_of([option, context, *self._closed(schema)]), self._resolve)
-            alone = all_of([option, *(negate(rival, self._resolve, within=names) for rival in rivals)])
+            around = self._merged(option, context)
+            without = (
+                prune(negate(rival, self._resolve, within=names), around, self._resolve) for rival in rivals
+            )
+            alone = all_of([option, *without])
             exclusive.append(self.rewrite(alone, f"{place}.{index}"))
         return any_of(exclusive)
+
+    def _merged(self, option: Schema, context: Schema) -> Schema:
+        """What an object must be at least: the option with what stands beside the `oneOf`, one level deep."""
+        if isinstance(option, dict) and "$ref" in option:
+            option = self._resolve(option)
+        if isinstance(option, bool) or isinstance(context, bool):
+            return option
+        required = [*context.get("required", ()), *option.get("required", ())]
+        properties = {**context.get("properties", {}), **option.get("properties", {})}
+        return {**context, **option, "required": required, "properties": properties}
 
     @staticmethod
     def _closed(schema: dict[str, Any]) -> list[Schema]:
@@ -324,7 +339,9 @@ class Rewriter:
                 return f"^(?:{'|'.join(_escape(text) for text in texts)})$"
             if set(names) <= {"minLength", "maxLength"} and names:
                 return rf"^[\s\S]{{{names.get('minLength', 0)},{names.get('maxLength', '')}}}$"
-        self._give_up("propertyNames", place.rsplit(".", 1)[0], "only pattern, enum and lengths of names can be")
+        self._give_up(
+            "propertyNames", place.rsplit(".", 1)[0], "only pattern, enum and lengths of names can be"
+        )
         return r"^[\s\S]*$"
 
     def _count(self, schema: dict[str, Any], place: str) -> Schema:
@@ -344,7 +361,11 @@ class Rewriter:
             return True
         if not optional:
             bounds = {k: schema[k] for k in ("minProperties", "maxProperties") if k in schema}
-            kept = {k: schema[k] for k in ("properties", "patternProperties", "additionalProperties", "required") if k in schema}
+            kept = {
+                k: schema[k]
+                for k in ("properties", "patternProperties", "additionalProperties", "required")
+                if k in schema
+            }
             return any_of([{"type": list(_NOT_OBJECT)}, self._merge_counts(kept, bounds, place)])
         closed = schema.get("additionalProperties", True) is False and not schema.get("patternProperties")
         if closed:
@@ -373,17 +394,29 @@ class Rewriter:
         return all_of(parts)
 
     def _open_count(
-        self, schema: dict[str, Any], required: list[str], optional: list[str], low: int, high: float, place: str
+        self,
+        schema: dict[str, Any],
+        required: list[str],
+        optional: list[str],
+        low: int,
+        high: float,
+        place: str,
     ) -> Schema:
         """Open objects: at least one more property, declared or not."""
         keyword = place.rsplit(".", 1)[1]
         if high != math.inf or low - len(required) != 1 or schema.get("patternProperties"):
-            return self._give_up(keyword, place.rsplit(".", 1)[0], "the object is open and has optional properties")
+            return self._give_up(
+                keyword, place.rsplit(".", 1)[0], "the object is open and has optional properties"
+            )
         some: list[Schema] = [{"required": [name]} for name in optional]
         if not required:
             other = self.rewrite(schema.get("additionalProperties", True), place)
             some.append(
-                {"patternProperties": {other_texts(optional): other}, "additionalProperties": False, "minProperties": 1}
+                {
+                    "patternProperties": {other_texts(optional): other},
+                    "additionalProperties": False,
+                    "minProperties": 1,
+                }
             )
         return any_of([*some, {"type": list(_NOT_OBJECT)}])
 
@@ -409,7 +442,9 @@ class Rewriter:
         most = min(len(values), schema.get("maxItems", len(values)))
         count = sum(math.perm(len(values), size) for size in range(most + 1))
         if count > 2500:
-            return self._give_up("uniqueItems", place.rsplit(".", 1)[0], f"{count} arrays would have to be listed")
+            return self._give_up(
+                "uniqueItems", place.rsplit(".", 1)[0], f"{count} arrays would have to be listed"
+            )
         arrays = [list(some) for size in range(most + 1) for some in itertools.permutations(values, size)]
         return any_of([{"enum": arrays}, {"type": ["null", "boolean", "number", "string", "object"]}])
 
@@ -418,11 +453,14 @@ class Rewriter:
         if least == 0 and most is None:
             return True
         if least != 1 or most is not None or "prefixItems" in schema or isinstance(schema.get("items"), list):
-            return self._give_up("contains", place.rsplit(".", 1)[0], "only one contained item, without prefixItems")
+            return self._give_up(
+                "contains", place.rsplit(".", 1)[0], "only one contained item, without prefixItems"
+            )
         wanted = self.rewrite(schema["contains"], place)
         last = min(CONTAINS_POSITIONS, schema.get("maxItems", CONTAINS_POSITIONS))
         options: list[Schema] = [
-            {"type": "array", "prefixItems": [*[True] * index, wanted], "minItems": index + 1} for index in range(last)
+            {"type": "array", "prefixItems": [*[True] * index, wanted], "minItems": index + 1}
+            for index in range(last)
         ]
         return any_of([*options, {"type": ["null", "boolean", "number", "string", "object"]}])
 
