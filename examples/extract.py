@@ -1,7 +1,7 @@
 """JSON from a text file into a Pydantic model: `sgl run examples/extract.py [FILE]`.
 
-The schema of the model is the grammar of the answer, so the JSON is valid whatever the language model does, and the
-value comes back as an `Order`.
+The schema of the model is the grammar of the answer, so the JSON is valid whatever the language
+model does, and the value comes back as an `Order`.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A judge: fork into four dimensions, score each, join, and decide: `sgl run examples/judge.py [FILE]`.
 
-The four branches share the KV of the text they judge. Their scores are `select`ed: read off the model's probabilities
-in one step each, not generated.
+The four branches share the KV of all that was said before. Their scores are `select`ed: read off the
+model's probabilities in one step each, not generated.
 """
 
 import sys

@@ -1,9 +1,14 @@
-"""The `openai` package against our server: start `sgl serve`, then `sgl run examples/openai_client.py [BASE_URL]`."""
+"""The `openai` package against our server.
+
+Start `sgl serve`, then `sgl run examples/openai_client.py [BASE_URL]`.
+"""
 
 import sys
 
 from openai import OpenAI
 from pydantic import BaseModel
+
+FIELDS = "name (string), city (string), guests (integer)"
 
 
 class Guest(BaseModel):
@@ -30,7 +35,7 @@ def main(base_url: str = "http://127.0.0.1:30000/v1") -> Guest:
         messages=[
             {
                 "role": "user",
-                "content": f"Extract these fields as JSON: name (string), city (string), guests (integer).\n\nText: {text}",
+                "content": f"Extract these fields as JSON: {FIELDS}.\n\nText: {text}",
             }
         ],
         response_format=Guest,

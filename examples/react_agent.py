@@ -1,8 +1,8 @@
 """A ReAct agent with tools that really run: `sgl run examples/react_agent.py ["question"]`.
 
-Thought and Action come from the model, the Action held to a regex that names only real tools; the program runs the tool
-and writes the Observation. The observation is known text: it is prefilled, not decoded, and the branch goes on where it
-stood.
+Thought and Action come from the model, the Action held to a regex that names only real tools; the
+program runs the tool and writes the Observation. The observation is known text: it is prefilled, not
+decoded, and the branch goes on where it stood.
 """
 
 import ast

@@ -1,7 +1,7 @@
 """Tree of thought: propose, judge, keep the best, go deeper: `sgl run examples/tree_of_thought.py 3 4 6 18`.
 
-Each level forks one branch per proposal; the siblings share everything up to the fork. What a value of "sure" or "maybe"
-weighs is read off the model's probabilities with `select`.
+Each level forks one branch per proposal; the siblings share everything up to the fork. Whether a way is
+"sure" or "maybe" is read off the model's probabilities with `select`.
 """
 
 import sys

@@ -1,8 +1,9 @@
 """Boolean algebra on schemas: negation, disjointness, finite sets. Pure functions from schemas to schemas.
 
-A schema that constrains several things is a conjunction of *facts*; a fact about strings says nothing about other
-types. So the negation of `minLength: 3` is "a string shorter than 3", and `not` of a conjunction is the `anyOf` of its
-negated facts (De Morgan). What has no negation among JSON Schema's own keywords raises `NoNegation`.
+A schema that constrains several things is a conjunction of *facts*; a fact about strings says nothing
+about other types. So the negation of `minLength: 3` is "a string shorter than 3", and `not` of a
+conjunction is the `anyOf` of its negated facts (De Morgan). What has no negation among JSON Schema's own
+keywords raises `NoNegation`.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def type_of(value: Any) -> str:
         return "boolean"
     if isinstance(value, (int, float)):
         return "integer" if float(value).is_integer() else "number"
-    return {str: "string", list: "array", dict: "object"}[type(value)]
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"
 
 
 def types_of(schema: Schema) -> frozenset[str]:

@@ -105,8 +105,8 @@ def dialect(schema: Schema) -> Any:
     if named is not None:
         if not isinstance(named, str):
             raise InvalidConstraint("must be a text", place="json_schema.$schema")
-        found = validator_for(schema, default=None)
-        if found is not None:
+        found = validator_for(schema, default=jsonschema.Draft3Validator)
+        if found is not jsonschema.Draft3Validator:
             return found
         # an unknown dialect: a custom meta-schema cannot be fetched; read it as the newest draft that fits
     return _guess(schema)

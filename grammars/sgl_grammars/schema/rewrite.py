@@ -360,22 +360,18 @@ class Rewriter:
         if low <= len(required) and high == math.inf:
             return True
         if not optional:
-            bounds = {k: schema[k] for k in ("minProperties", "maxProperties") if k in schema}
-            kept = {
-                k: schema[k]
-                for k in ("properties", "patternProperties", "additionalProperties", "required")
-                if k in schema
-            }
-            return any_of([{"type": list(_NOT_OBJECT)}, self._merge_counts(kept, bounds, place)])
+            return any_of([{"type": list(_NOT_OBJECT)}, self._counted(schema, place)])
         closed = schema.get("additionalProperties", True) is False and not schema.get("patternProperties")
         if closed:
             return self._closed_count(required, optional, low, high, place)
         return self._open_count(schema, required, optional, low, high, place)
 
-    def _merge_counts(self, kept: dict[str, Any], bounds: dict[str, Any], place: str) -> Schema:
+    def _counted(self, schema: dict[str, Any], place: str) -> Schema:
+        """The bounds beside the properties they count, where the engine can count by itself."""
+        kept = {key: value for key, value in schema.items() if key in _OBJECT}
         result = self._plain({"type": "object", **kept}, place)
         assert isinstance(result, dict)
-        return {**result, **bounds}
+        return {**result, **{key: value for key, value in schema.items() if key in _COUNTS}}
 
     def _closed_count(
         self, required: list[str], optional: list[str], low: int, high: float, place: str
@@ -465,6 +461,8 @@ class Rewriter:
         return any_of([*options, {"type": ["null", "boolean", "number", "string", "object"]}])
 
 
+_OBJECT = ("properties", "patternProperties", "additionalProperties", "required")
+_COUNTS = ("minProperties", "maxProperties")
 _NOT_OBJECT = ("null", "boolean", "number", "string", "array")
 
 _RULES: dict[str, Any] = {
