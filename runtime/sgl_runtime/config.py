@@ -1,0 +1,137 @@
+"""Everything that can be chosen about an engine, validated in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from sgl_lang.errors import InvalidRequest
+
+__all__ = ["EngineConfig", "JumpForward", "Limits", "PolicyName"]
+
+JumpForward = Literal["insert", "verify", "off"]
+PolicyName = Literal["tree", "lpm", "fcfs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one program may ask for. Exceeding one is an `InvalidRequest` of that program alone."""
+
+    nodes: int = 20_000
+    branches: int = 4_096
+    fork_width: int = 1_024
+    choices: int = 1_024
+    text_bytes: int = 8 << 20
+    """Bytes of constant text (and of filled holes) in one node."""
+    lease_s: float = 600.0
+    """Longest lease of a hole."""
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            if getattr(self, item.name) <= 0:
+                raise InvalidRequest(
+                    f"must be above 0, got {getattr(self, item.name)!r}", place=f"limits.{item.name}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Options of `sgl_runtime.launch` and of ``sgl serve``.
+
+    Model: `model` (a folder; None: the embedded model), `dtype`, `device`, `load_format`, `quantization`,
+    `max_context`, `threads`. KV memory: `page_size` tokens a page; `num_pages`, or `kv_memory_bytes`, or
+    neither for a
+    default that fits the device; `host_kv_bytes` for the second tier. A step holds at most `max_batch_tokens`
+    tokens
+    of at most `max_sequences` sequences. At most `max_queue` programs may be open at once. The `disable_*`
+    switches
+    take one optimisation away each; greedy output does not change with any of them.
+    """
+
+    model: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    load_format: Literal["auto", "dummy"] = "auto"
+    quantization: str | None = None
+    max_context: int | None = None
+    threads: int | None = None
+    trust_model_name: str | None = None
+    """Name shown to clients instead of the folder's."""
+
+    page_size: int = 16
+    num_pages: int | None = None
+    kv_memory_bytes: int | None = None
+    host_kv_bytes: int = 0
+
+    max_batch_tokens: int = 2048
+    max_sequences: int = 256
+    max_queue: int = 4096
+    max_wait_steps: int = 512
+    """No sequence waits more than this many steps behind later arrivals."""
+
+    policy: PolicyName = "tree"
+    jump_forward: JumpForward = "insert"
+    overlap: bool | None = None
+    """None: on for devices that work on their own, off on a CPU."""
+    disable_overlap: bool = False
+    disable_radix_cache: bool = False
+    disable_jump_forward: bool = False
+    disable_program_scheduling: bool = False
+
+    grammar_backend: Literal["auto", "llguidance", "xgrammar", "outlines"] = "auto"
+    grammar_timeout_s: float = 5.0
+    grammar_memory_bytes: int = 2 << 30
+    grammar_cache_bytes: int = 256 << 20
+    grammar_workers: int = 1
+
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        self._check(1 <= self.page_size <= 256, "page_size", "between 1 and 256")
+        for name in ("num_pages", "kv_memory_bytes", "max_context", "threads"):
+            value = getattr(self, name)
+            self._check(value is None or value > 0, name, "above 0")
+        for name in ("max_batch_tokens", "max_sequences", "max_queue", "max_wait_steps", "grammar_workers"):
+            self._check(getattr(self, name) > 0, name, "above 0")
+        self._check(self.max_batch_tokens >= 8, "max_batch_tokens", "at least 8")
+        self._check(self.host_kv_bytes >= 0, "host_kv_bytes", "at least 0")
+        self._check(
+            self.policy in get_args(PolicyName), "policy", f"one of {', '.join(get_args(PolicyName))}"
+        )
+        modes = get_args(JumpForward)
+        self._check(self.jump_forward in modes, "jump_forward", f"one of {', '.join(modes)}")
+        self._check(
+            self.num_pages is None or self.kv_memory_bytes is None,
+            "num_pages",
+            "not given with kv_memory_bytes",
+        )
+
+    def _check(self, ok: bool, name: str, wanted: str) -> None:
+        if not ok:
+            raise InvalidRequest(f"must be {wanted}, got {getattr(self, name)!r}", place=name)
+
+    @staticmethod
+    def of(options: Mapping[str, Any]) -> EngineConfig:
+        """From keywords; an unknown one is an `InvalidRequest` that names it and lists what there is."""
+        known = {item.name for item in dataclasses.fields(EngineConfig)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise InvalidRequest(
+                f"unknown engine option {unknown[0]!r}",
+                place=unknown[0],
+                hint=f"known: {', '.join(sorted(known))}",
+            )
+        values = dict(options)
+        if isinstance(values.get("limits"), Mapping):
+            values["limits"] = Limits(**values["limits"])
+        return EngineConfig(**values)
+
+    @property
+    def jump_forward_mode(self) -> JumpForward:
+        return "off" if self.disable_jump_forward else self.jump_forward
+
+    @property
+    def effective_policy(self) -> PolicyName:
+        return "fcfs" if self.disable_program_scheduling and self.policy == "tree" else self.policy

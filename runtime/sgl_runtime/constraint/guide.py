@@ -1,0 +1,94 @@
+"""The constraint of one generation while it runs: a matcher, and what the engine may conclude from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sgl_lang.errors import EngineFailure
+from sgl_runtime.core import Int32
+
+__all__ = ["CompiledLike", "Guide", "MatcherLike"]
+
+
+class MatcherLike(Protocol):
+    """What the engine asks of a matcher (see `sgl_grammars.matcher`)."""
+
+    @property
+    def done(self) -> bool: ...
+    @property
+    def accepting(self) -> bool: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def error(self) -> str | None: ...
+    def fill_mask(self, row: Int32) -> None: ...
+    def accept(self, token: int) -> bool: ...
+    def forced_tokens(self) -> list[int]: ...
+    def rollback(self, n: int) -> None: ...
+
+
+class CompiledLike(Protocol):
+    """A compiled grammar, shared by the generations that use it."""
+
+    @property
+    def unenforced(self) -> tuple[str, ...]: ...
+    def matcher(self) -> MatcherLike: ...
+
+
+class Guide:
+    """A matcher with errors raised as `EngineFailure` of its one request, and masks reused until it moves."""
+
+    def __init__(self, compiled: CompiledLike) -> None:
+        self.matcher = compiled.matcher()
+        self.unenforced = compiled.unenforced
+        self._check()
+
+    def accept(self, token: int) -> None:
+        """Move on by one token, which the mask must have allowed."""
+        if not self.matcher.accept(token):
+            self._check()
+            raise EngineFailure(f"token {token} was drawn but the constraint does not allow it")
+        self._check()
+
+    @property
+    def complete(self) -> bool:
+        """Nothing but an end token could follow."""
+        return self.matcher.done or self.matcher.complete
+
+    def forced(self, limit: int) -> list[int]:
+        """Tokens that must come next, at most `limit`; the matcher does not move."""
+        if limit <= 0 or self.complete:
+            return []
+        forced = self.matcher.forced_tokens()
+        self._check()
+        return forced[:limit]
+
+    def fill(self, row: Int32) -> None:
+        self.matcher.fill_mask(row)
+        self._check()
+
+    def fill_along(self, rows: Int32, drafts: Sequence[int]) -> int:
+        """Masks before each of `drafts` and after the last one, without moving; number of rows filled.
+
+        ::
+
+            rows[0]  drafts[0]  rows[1]  drafts[1] ... rows[n]
+        """
+        taken = 0
+        self.fill(rows[0])
+        for draft in drafts:
+            if not self.matcher.accept(draft):
+                break
+            taken += 1
+            if self.complete:
+                break
+            self.fill(rows[taken])
+        filled = taken if self.complete else taken + 1
+        if taken:
+            self.matcher.rollback(taken)
+        return filled
+
+    def _check(self) -> None:
+        if self.matcher.error is not None:
+            raise EngineFailure(f"the constraint cannot go on: {self.matcher.error}")

@@ -1,0 +1,107 @@
+"""What follows from the tokens that a step has drawn for one sequence."""
+
+from __future__ import annotations
+
+import time
+
+from sgl_lang.errors import EngineFailure
+from sgl_lang.tree import TokenLogprob
+from sgl_runtime.core import SampledRows
+from sgl_runtime.engine.sequence import Sample, Sequence
+from sgl_runtime.program.generation import Generation
+from sgl_runtime.program.program import Branch, Program
+from sgl_runtime.program.walker import Walker
+from sgl_runtime.scheduler.scheduler import Piece
+
+__all__ = ["take_drawn"]
+
+
+def take_drawn(walker: Walker, piece: Piece, sampled: SampledRows, first: int) -> None:
+    """Give the drawn tokens of `piece` (rows from `first` on) to its generation; errors belong to its branch.
+
+    Of proposed tokens, as many are kept as the model drew itself; the first one it drew otherwise replaces
+    the rest.
+    """
+    goal, sequence = piece.goal, piece.sequence
+    assert isinstance(goal, Sample)
+    program: Program = sequence.owner.program
+    branch = program.branches[sequence.owner.branch]
+    generation = goal.generation
+    _count_step(program, generation)
+    goal.drafts = []
+    if piece.preset:
+        return
+    for index in range(1 + len(piece.drafts)):
+        if not sampled.finite[first + index]:
+            raise EngineFailure(
+                "the model's logits are NaN or allow no token", hint="check the model's weights"
+            )
+        token = int(sampled.tokens[first + index])
+        confirmed = index < len(piece.drafts) and piece.drafts[index] == token
+        logprob = sampled.logprobs[first + index] if sampled.logprobs else None
+        _place(piece, sequence, piece.place + index, token)
+        if _take(program, generation, token, confirmed, logprob):
+            break
+        if not confirmed:
+            generation.dropped += len(piece.drafts) - index
+            break
+    if piece.drafts and piece.residency == sequence.residency:
+        sequence.computed = sequence.written = min(piece.end, len(sequence.tokens) - 1)
+    _go_on(walker, program, branch, goal, sequence)
+
+
+def _count_step(program: Program, generation: Generation) -> None:
+    now = time.perf_counter()
+    generation.steps += 1
+    program.tally.steps += 1
+    if generation.first_token is None:
+        generation.first_token = now
+        program.tally.first_token = program.tally.first_token or now
+
+
+def _place(piece: Piece, sequence: Sequence, place: int, token: int) -> None:
+    if place < len(sequence.tokens):
+        sequence.tokens[place] = token
+    else:
+        sequence.tokens.append(token)
+
+
+def _take(
+    program: Program, generation: Generation, token: int, confirmed: bool, logprob: TokenLogprob | None
+) -> bool:
+    """One drawn token; True if the generation is over."""
+    if program.budget_left <= 0:
+        generation.finish("length")
+        return True
+    count = len(generation.tokens)
+    over = generation.push(token, logprob=logprob)
+    if generation.guide is not None and not (
+        over and len(generation.tokens) == count and not generation.is_eos(token)
+    ):
+        generation.guide.accept(token)
+        if not over and generation.guide.complete:
+            generation.finish("grammar")
+            over = True
+    if len(generation.tokens) > count:
+        if confirmed:
+            generation.forced += 1
+            program.tally.forced_tokens += 1
+        else:
+            program.tally.decoded_tokens += 1
+    if not over and program.budget_left <= 0:
+        generation.finish("length")
+        over = True
+    return over
+
+
+def _go_on(walker: Walker, program: Program, branch: Branch, goal: Sample, sequence: Sequence) -> None:
+    generation = goal.generation
+    if generation.ending is None and generation.guide is not None:
+        next_drawn = sequence.tokens[-1] < 0
+        if walker.jump(goal, sequence, program, next_drawn=next_drawn) and next_drawn:
+            sequence.piece.preset = True
+    if generation.ending is not None:
+        walker.host.met(sequence)
+        walker.generation_over(program, branch, goal)
+    else:
+        walker.show(program, branch)

@@ -1,0 +1,438 @@
+"""The engine: programs in, steps on the model, events out. One thread runs all of it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Sequence as Ordered
+from concurrent.futures import Future
+from typing import Any
+
+from sgl_grammars.spec import Constraint
+from sgl_lang.errors import DeadlineExceeded, EngineFailure, Overloaded, SglError
+from sgl_lang.tree import ErrorInfo, Event, Failed, NodeId, Operation, ProgramOptions
+from sgl_runtime.config import EngineConfig
+from sgl_runtime.constraint.guide import CompiledLike
+from sgl_runtime.core import ModelRunner
+from sgl_runtime.engine.decoding import take_drawn
+from sgl_runtime.engine.execution import Executor, InlineExecutor, Outcome, ThreadExecutor
+from sgl_runtime.engine.memory import KvMemory
+from sgl_runtime.engine.sequence import Compute, Goal, Sample, Score, Sequence
+from sgl_runtime.engine.stats import EngineStats, measure
+from sgl_runtime.engine.steps import InFlight, RowMaker, build_batch
+from sgl_runtime.program.program import Program
+from sgl_runtime.program.text import Codec
+from sgl_runtime.program.walker import Walker
+from sgl_runtime.scheduler.scheduler import Fcfs, Piece, Scheduler
+
+__all__ = ["Engine"]
+
+log = logging.getLogger(__name__)
+Listener = Callable[[Event], None]
+
+
+class Engine:
+    """Runs programs on one model.
+
+    `start` runs the loop on a thread of its own; without it, `step` runs one turn by hand (tests). The
+    methods that
+    clients call (`open`, `send`, `cancel`, `flush_cache`) may be called from any thread: they only leave a
+    message.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        tokenizer: Any,
+        *,
+        template: Any = None,
+        compiler: Any = None,
+        config: EngineConfig | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self.config = config if config is not None else EngineConfig()
+        self.runner = runner
+        self.codec = Codec(tokenizer)
+        self.template = template
+        self.compiler = compiler
+        self.limits = self.config.limits
+        self.jump_forward = self.config.jump_forward_mode
+        memory_tokens = runner.num_pages * runner.page_size
+        self.capacity = min(runner.max_context, memory_tokens)
+        self.capacity_reason = (
+            f"the context holds {runner.max_context} tokens"
+            if runner.max_context <= memory_tokens
+            else f"KV memory holds {memory_tokens} tokens ({runner.num_pages} pages of {runner.page_size})"
+        )
+        self.overlap = bool(self.config.overlap) and not self.config.disable_overlap
+        rows = self.config.max_sequences
+        self.executor: Executor = executor or (
+            ThreadExecutor(runner, rows) if self.overlap else InlineExecutor(runner, rows)
+        )
+        self.pool, self.tree = make_cache(runner, self.config)
+        self.memory = KvMemory(
+            self.pool, self.tree, page_size=runner.page_size, rows=rows, max_tokens=self.capacity
+        )
+        self.scheduler = Scheduler(
+            self.memory,
+            Fcfs(),
+            max_tokens=self.config.max_batch_tokens,
+            max_sequences=rows,
+            num_pages=runner.num_pages,
+        )
+        self.walker = Walker(self)
+        self.stats_counts = EngineStats()
+        self._rows = RowMaker(self.codec.vocabulary.mask_words)
+        self._flying: InFlight | None = None
+        self._idle: list[Sequence] = []
+        self._programs: dict[str, Program] = {}
+        self._arrivals = itertools.count()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wakeup = threading.Condition()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self.failure: str | None = None
+        self._open_count = 0
+        self._count_lock = threading.Lock()
+
+    # -------------------------------------------------------------------------------------- called by clients
+
+    def open(self, options: ProgramOptions, listener: Listener) -> str:
+        """A new program; its id. Raises `Overloaded` when the queue is full, `EngineFailure` when the engine
+        is dead.
+        """
+        if self.failure is not None or self._stopping:
+            raise EngineFailure(self.failure or "the engine has been shut down")
+        with self._count_lock:
+            if self._open_count >= self.config.max_queue:
+                raise Overloaded(f"{self._open_count} programs are open", hint="try again later")
+            self._open_count += 1
+        program = Program(secrets.token_hex(16), options, listener, next(self._arrivals))
+        self._post(lambda: self._open(program))
+        return program.id
+
+    def send(self, program_id: str, operations: Ordered[Operation]) -> None:
+        """Operations for a program. What is wrong with them comes back as an event."""
+        operations = tuple(operations)
+        self._post(lambda: self._receive(program_id, operations))
+
+    def cancel(self, program_id: str) -> None:
+        self._post(lambda: self._cancel(program_id))
+
+    def flush_cache(self) -> None:
+        """Drop everything cached that nobody uses."""
+        self._post(lambda: self.tree.flush() if self.tree is not None else None)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and gauges, as plain values; a snapshot that may be a step old."""
+        return measure(self)
+
+    def _post(self, message: Callable[[], None]) -> None:
+        with self._wakeup:
+            self._inbox.append(message)
+            self._wakeup.notify()
+
+    # --------------------------------------------------------------------------------------------- life cycle
+
+    def start(self) -> None:
+        """Run the loop on a thread."""
+        self._thread = threading.Thread(target=self._run, name="sgl-engine", daemon=True)
+        self._thread.start()
+
+    def shutdown(self) -> None:
+        """Fail what is open, stop the thread and free everything."""
+        with self._wakeup:
+            self._stopping = True
+            self._wakeup.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._fail_all("the engine has been shut down")
+        self.executor.close()
+        if self.compiler is not None:
+            self.compiler.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                if not self.step():
+                    self._sleep()
+        except BaseException as error:
+            log.exception("the engine's loop died")
+            self.failure = f"the engine died: {type(error).__name__}: {error}"
+            self._fail_all(self.failure)
+
+    def _sleep(self) -> None:
+        with self._wakeup:
+            if self._inbox or self._stopping:
+                return
+            timeout = self._timers[0][0] - time.monotonic() if self._timers else None
+            self._wakeup.wait(timeout if timeout is None else max(0.0, timeout))
+
+    def _fail_all(self, message: str) -> None:
+        for program in list(self._programs.values()):
+            if not program.over:
+                program.over = True
+                self._tell(program, Failed(error=ErrorInfo.of(EngineFailure(message))))
+        self._programs.clear()
+
+    # ----------------------------------------------------------------------------------------------- the loop
+
+    def step(self) -> bool:
+        """One turn: schedule, launch, collect. With overlap, a step is collected after the next one is
+        launched.
+
+        Returns False if there was nothing to do.
+        """
+        self._messages()
+        launched = self._launch(self._schedule())
+        before, self._flying = self._flying, None
+        if before is not None:
+            self._collect(before)
+        if launched is not None:
+            self.executor.provide(launched.ticket, self._rows.request(launched))
+            if self.overlap:
+                self._flying = launched
+            else:
+                self._collect(launched)
+        return launched is not None or before is not None or bool(self._inbox)
+
+    def _messages(self) -> None:
+        """Everything that came from outside since the last step, and what it wakes."""
+        while self._inbox:
+            self._inbox.popleft()()
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2]()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Advance woken branches, then let go of sequences that want nothing."""
+        while True:
+            self.walker.run_ready()
+            idle, self._idle = self._idle, []
+            for sequence in idle:
+                if sequence.goal is None and sequence.state == "running":
+                    self.scheduler.remove(sequence, keep=True)
+            if not self.walker.busy:
+                return
+
+    def _schedule(self) -> list[Piece]:
+        started = time.perf_counter()
+        while True:
+            pieces = self.scheduler.plan()
+            satisfied, self.scheduler.satisfied = self.scheduler.satisfied, []
+            for sequence in satisfied:
+                self._computed(sequence)
+            if not satisfied:
+                break
+            self._settle()
+            if pieces:
+                break
+        self.stats_counts.schedule_s += time.perf_counter() - started
+        return [piece for piece in pieces if piece.sequence.goal is piece.goal]
+
+    def _launch(self, pieces: list[Piece]) -> InFlight | None:
+        if not pieces:
+            return None
+        started = time.perf_counter()
+        batch, first_rows = build_batch(pieces, self.memory)
+        number = self.memory.launch()
+        for piece in pieces:
+            sequence = piece.sequence
+            sequence.inflight += 1
+            sequence.computed = piece.end
+            sequence.piece = piece
+            if piece.drafts:
+                sequence.drafted = len(piece.drafts)
+            elif piece.draws:
+                sequence.tokens.append(-1 - sequence.row)
+            if isinstance(piece.goal, Sample) and piece.goal.generation.first_launch is None:
+                piece.goal.generation.first_launch = started
+                tally = sequence.owner.program.tally
+                tally.first_launch = tally.first_launch or started
+        self.stats_counts.launched(batch)
+        self.stats_counts.schedule_s += time.perf_counter() - started
+        return InFlight(number, pieces, self.executor.launch(batch), first_rows)
+
+    def _collect(self, step: InFlight) -> None:
+        """Wait for a step and hand out what it gave. A step that failed fails the requests in it, nobody
+        else.
+        """
+        outcome: Outcome | None = None
+        error: Exception | None = None
+        try:
+            outcome = self.executor.result(step.ticket)
+        except Exception as failure:
+            log.exception("a step failed")
+            error = EngineFailure(f"the step failed: {type(failure).__name__}: {failure}")
+        started = time.perf_counter()
+        self.memory.collect(step.number)
+        for index, piece in enumerate(step.pieces):
+            sequence = piece.sequence
+            sequence.inflight -= 1
+            if piece.drafts:
+                sequence.drafted = 0
+            if sequence.goal is None and piece.residency != sequence.residency:
+                continue
+            try:
+                if error is not None or outcome is None:
+                    raise error or EngineFailure("the step gave nothing")
+                self._take(piece, step, index, outcome)
+            except Exception as failure:
+                if sequence.goal is piece.goal:
+                    sequence.owner.fail(failure)
+        self._settle()
+        self.stats_counts.collect_s += time.perf_counter() - started
+
+    def _take(self, piece: Piece, step: InFlight, index: int, outcome: Outcome) -> None:
+        """One piece of a collected step."""
+        sequence = piece.sequence
+        if piece.residency == sequence.residency:
+            sequence.written = max(sequence.written, min(piece.end - len(piece.drafts), sequence.computed))
+            sequence.settle(sequence.written, cached=False)
+        goal = piece.goal
+        if sequence.goal is not goal:
+            return
+        if isinstance(goal, Sample):
+            if piece.draws and outcome.sampled is not None:
+                take_drawn(self.walker, piece, outcome.sampled, step.first_draws[index])
+        elif isinstance(goal, Score):
+            self._take_scores(piece, goal, outcome.scores[step.first_scores[index] :])
+        elif sequence.written >= len(sequence.tokens):
+            self._computed(sequence)
+
+    def _take_scores(self, piece: Piece, goal: Score, scores: Ordered[Ordered[float]]) -> None:
+        wanted = sorted(place for place in goal.targets if piece.start <= place < piece.end)
+        for place, values in zip(wanted, scores, strict=False):
+            if any(value != value for value in values):
+                raise EngineFailure("the model's logits are NaN", hint="check the model's weights")
+            goal.found[place] = dict(zip(goal.targets[place], values, strict=True))
+        if len(goal.found) == len(goal.targets):
+            self.met(piece.sequence)
+            goal.done(goal.found)
+
+    def _computed(self, sequence: Sequence) -> None:
+        goal = sequence.goal
+        if isinstance(goal, Compute):
+            self.met(sequence)
+            goal.done()
+
+    # -------------------------------------------------------------------------------- messages, on the thread
+
+    def _open(self, program: Program) -> None:
+        self._programs[program.id] = program
+        self.walker.open(program)
+        if program.options.deadline_s is not None:
+            error = DeadlineExceeded(f"the program took more than {program.options.deadline_s:g} s")
+            self.timer(program.options.deadline_s, lambda: self.walker.fail_program(program, error))
+
+    def _receive(self, program_id: str, operations: tuple[Operation, ...]) -> None:
+        program = self._programs.get(program_id)
+        if program is None:
+            return
+        try:
+            for operation in operations:
+                self.walker.apply(program, operation)
+        except SglError as error:
+            self.walker.fail_program(program, error)
+        except Exception as error:
+            log.exception("an operation failed")
+            self.walker.fail_program(program, EngineFailure(f"{type(error).__name__}: {error}"))
+
+    def _cancel(self, program_id: str) -> None:
+        program = self._programs.get(program_id)
+        if program is not None:
+            self.walker.cancel(program, None)
+
+    def timer(self, seconds: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._timer_numbers), action))
+
+    # --------------------------------------------------------------------------------- the walker's host side
+
+    def submit(self, sequence: Sequence, goal: Goal) -> None:
+        sequence.goal = goal
+        sequence.alone = False
+        self.scheduler.add(sequence)
+        if (
+            isinstance(goal, Compute)
+            and sequence.state == "running"
+            and sequence.written >= len(sequence.tokens)
+        ):
+            self._post(lambda: self._computed(sequence) if sequence.goal is goal else None)
+
+    def met(self, sequence: Sequence) -> None:
+        """The goal of `sequence` is met; unless it gets another at once, its KV goes to the cache."""
+        sequence.goal = None
+        self._idle.append(sequence)
+
+    def withdraw(self, sequence: Sequence, *, keep: bool) -> None:
+        sequence.goal = None
+        self.scheduler.remove(sequence, keep=keep)
+
+    def truncate(self, sequence: Sequence, length: int) -> None:
+        self.memory.truncate(sequence, length)
+
+    def publish(self, sequence: Sequence) -> None:
+        self.memory.publish(sequence, sequence.written)
+
+    def lease(self, sequence: Sequence, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        self.scheduler.lease(sequence)
+        residency = sequence.residency
+
+        def expire() -> None:
+            if sequence.leased and sequence.residency == residency:
+                self.scheduler.remove(sequence, keep=True)
+
+        self.timer(seconds, expire)
+
+    def emit(self, program: Program, event: Event) -> None:
+        self._tell(program, event)
+
+    def _tell(self, program: Program, event: Event) -> None:
+        try:
+            program.listener(event)
+        except Exception:
+            log.exception("a listener failed; its program is dropped")
+            if not program.over:
+                program.listener = _deaf
+                self.walker.fail_program(program, EngineFailure("the listener failed"))
+
+    def compile(self, program: Program, node: NodeId, constraint: Constraint) -> Future[CompiledLike]:
+        if self.compiler is None:
+            future: Future[CompiledLike] = Future()
+            future.set_exception(EngineFailure("this engine has no constraint compiler"))
+            return future
+        future = self.compiler.submit(constraint)
+        future.add_done_callback(lambda _: self._post(lambda: self.walker.compiled(program, node)))
+        return future
+
+    def closed(self, program: Program) -> None:
+        if self._programs.pop(program.id, None) is not None:
+            with self._count_lock:
+                self._open_count -= 1
+
+
+def _deaf(event: Event) -> None:
+    """Listener of a program whose own listener failed."""
+
+
+def make_cache(runner: ModelRunner, config: EngineConfig) -> tuple[Any, Any]:
+    """Page pool and, unless disabled, the radix tree over it."""
+    from sgl_runtime.cache.pool import PagePool
+
+    pool = PagePool(runner.num_pages, runner.page_size)
+    if config.disable_radix_cache:
+        return pool, None
+    from sgl_runtime.cache.radix import RadixCache
+
+    return pool, RadixCache(pool)

@@ -1,0 +1,73 @@
+"""From options to a running engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sgl_runtime.config import EngineConfig
+from sgl_runtime.engine.client import EngineClient, LocalClient
+from sgl_runtime.engine.engine import Engine
+
+__all__ = ["launch", "make_engine"]
+
+
+def launch(model: str | Path | None = None, **options: Any) -> EngineClient:
+    """Load `model` (a Hugging Face folder; None: the one that ships with the package) and start an engine in
+    this process.
+
+    `options` are the fields of `EngineConfig`. Raises `InvalidRequest` for a wrong option or folder,
+    `UnsupportedFeature`
+    for a model that cannot be run.
+    """
+    config = EngineConfig.of({"model": None if model is None else str(model), **options})
+    return LocalClient(make_engine(config))
+
+
+def make_engine(config: EngineConfig) -> Engine:
+    """An engine with all of its parts loaded, not started yet."""
+    from sgl_grammars.compiler import Compiler
+
+    from sgl_runtime.model import load_runner
+    from sgl_runtime.tokens import ChatTemplate, Tokenizer
+
+    folder = _folder(config)
+    runner = load_runner(
+        folder,
+        dtype=config.dtype,
+        device=_device(config.device),
+        page_size=config.page_size,
+        num_pages=config.num_pages,
+        memory_bytes=config.kv_memory_bytes,
+        load_format=config.load_format,
+        quantization=config.quantization,
+        max_context=config.max_context,
+        threads=config.threads,
+    )
+    tokenizer = Tokenizer.from_folder(folder, padded_size=runner.vocab_size)
+    compiler = Compiler(
+        tokenizer.vocabulary,
+        backend=config.grammar_backend,
+        timeout_s=config.grammar_timeout_s,
+        memory_bytes=config.grammar_memory_bytes,
+        cache_bytes=config.grammar_cache_bytes,
+        workers=config.grammar_workers,
+    )
+    template = ChatTemplate.from_folder(folder)
+    return Engine(runner, tokenizer, template=template, compiler=compiler, config=config)
+
+
+def _folder(config: EngineConfig) -> Path:
+    if config.model is not None:
+        return Path(config.model)
+    from sgl_runtime.embedded import model_path
+
+    return Path(model_path())
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,51 @@
+"""Counters of an engine, and a snapshot of everything an operator wants to see."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sgl_runtime.core import Batch
+
+if TYPE_CHECKING:
+    from sgl_runtime.engine.engine import Engine
+
+__all__ = ["EngineStats", "measure"]
+
+
+@dataclass
+class EngineStats:
+    """Totals since the engine began. Times in seconds of the engine's thread."""
+
+    steps: int = 0
+    batch_tokens: int = 0
+    batch_runs: int = 0
+    schedule_s: float = 0.0
+    collect_s: float = 0.0
+    programs: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    forced_tokens: int = 0
+    decoded_tokens: int = 0
+    dropped_tokens: int = 0
+
+    def launched(self, batch: Batch) -> None:
+        self.steps += 1
+        self.batch_tokens += batch.num_tokens
+        self.batch_runs += batch.num_runs
+
+
+def measure(engine: Engine) -> dict[str, Any]:
+    scheduler, pool = engine.scheduler, engine.pool
+    return {
+        **asdict(engine.stats_counts),
+        **{f"scheduler_{name}": value for name, value in asdict(scheduler.stats).items()},
+        "programs_open": len(engine._programs),
+        "sequences_running": len(scheduler.running),
+        "sequences_waiting": len(scheduler.waiting),
+        "sequences_leased": len(scheduler.leased),
+        "pages_total": pool.total,
+        "pages_free": pool.free,
+        "pages_cached": pool.cached,
+        "pages_held": pool.held,
+    }

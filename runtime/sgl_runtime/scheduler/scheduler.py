@@ -1,0 +1,325 @@
+"""Chooses what runs in the next step.
+
+Every running sequence goes on if there is budget and memory; then waiting ones are admitted in the order of a
+policy.
+Nothing is reserved for the future: when memory runs out, the sequence that was admitted last gives its KV to
+the cache
+and waits in front, from where the radix tree makes coming back cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sgl_lang.errors import ContextOverflow
+from sgl_runtime.engine.memory import KvMemory, pages_for
+from sgl_runtime.engine.sequence import Sample, Sequence
+
+__all__ = ["Fcfs", "Order", "Piece", "Scheduler", "SchedulerStats", "common_prefix"]
+
+
+@dataclass(slots=True)
+class Piece:
+    """What one sequence brings to a step: positions `[start, end)`, of which `drafts` at the end are only
+    proposed.
+
+    `goal` and `residency` tell at collection whether the sequence still wants and holds what was computed.
+    `preset`:
+    the token to be drawn is known already, the drawn one is ignored.
+    """
+
+    sequence: Sequence
+    start: int
+    end: int
+    goal: Any
+    residency: int
+    drafts: tuple[int, ...] = ()
+    draws: bool = False
+    place: int = -1
+    """Position of the token to be drawn."""
+    preset: bool = False
+    rows: int = 0
+    """Logit rows that it reads."""
+
+
+class Order(Protocol):
+    """Puts waiting sequences in the order in which they should be admitted."""
+
+    def order(self, waiting: list[Sequence], step: int) -> Iterable[Sequence]: ...
+
+
+@dataclass
+class SchedulerStats:
+    admitted: int = 0
+    preempted: int = 0
+    deferred: int = 0
+    stalled: int = 0
+
+
+class Scheduler:
+    """Waiting and running sequences. `plan` makes the next step; everything else keeps the two lists right."""
+
+    def __init__(
+        self, memory: KvMemory, order: Order, *, max_tokens: int, max_sequences: int, num_pages: int
+    ) -> None:
+        self.memory = memory
+        self.order = order
+        self.max_tokens = max_tokens
+        self.max_sequences = max_sequences
+        self.num_pages = num_pages
+        self.waiting: dict[int, Sequence] = {}
+        self.running: dict[int, Sequence] = {}
+        self.leased: dict[int, Sequence] = {}
+        self.stats = SchedulerStats()
+        self.step = 0
+        self._rows = list(range(max_sequences - 1, -1, -1))
+        self._front: dict[int, None] = {}
+        self.satisfied: list[Sequence] = []
+        """Admitted sequences whose goal needs no step: all of it was cached."""
+
+    # -------------------------------------------------------------------------------------------------- lists
+
+    def add(self, sequence: Sequence, *, front: bool = False) -> None:
+        """`sequence` has a goal: it runs on if it is running or leased, else it waits."""
+        key = id(sequence)
+        if key in self.leased:
+            del self.leased[key]
+            sequence.leased = False
+            if len(self.running) < self.max_sequences:
+                self._run(sequence)
+                return
+            self.memory.release(sequence, keep=True)
+        if key in self.running or key in self.waiting:
+            return
+        sequence.state = "waiting"
+        sequence.wait_step = self.step
+        sequence.waits_for = None
+        self.waiting[key] = sequence
+        if front:
+            self._front[key] = None
+
+    def remove(self, sequence: Sequence, *, keep: bool) -> None:
+        """`sequence` wants nothing; its KV goes to the cache or is freed."""
+        key = id(sequence)
+        self.waiting.pop(key, None)
+        self._front.pop(key, None)
+        self.leased.pop(key, None)
+        sequence.leased = False
+        if self.running.pop(key, None) is not None:
+            self._rows.append(sequence.row)
+        self.memory.release(sequence, keep=keep)
+        sequence.state = "idle"
+
+    def lease(self, sequence: Sequence) -> None:
+        """Keep the KV of a running sequence that wants nothing now. Broken when memory is short."""
+        if self.running.pop(id(sequence), None) is None:
+            return
+        self._rows.append(sequence.row)
+        self.leased[id(sequence)] = sequence
+        sequence.leased, sequence.state = True, "leased"
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Release and requeue at the front."""
+        self.remove(sequence, keep=True)
+        self.stats.preempted += 1
+        self.add(sequence, front=True)
+
+    def _run(self, sequence: Sequence) -> None:
+        sequence.row = self._rows.pop()
+        self.running[id(sequence)] = sequence
+        sequence.state = "running"
+        self.memory.show(sequence)
+
+    # ------------------------------------------------------------------------------------------------- a step
+
+    def plan(self) -> list[Piece]:
+        """The next step, possibly empty. Single tokens come first, so that a long run never stops the others."""
+        self.step += 1
+        preempted = self.stats.preempted
+        ready = [sequence for sequence in self.running.values() if self._ready(sequence)]
+        ready.sort(key=lambda sequence: sequence.pending + _drafts(sequence) > 1)
+        pieces: list[Piece] = []
+        budget = self.max_tokens
+        for sequence in ready:
+            if (
+                budget
+                and sequence.state == "running"
+                and (piece := self._piece(sequence, budget)) is not None
+            ):
+                pieces.append(piece)
+                budget -= piece.end - piece.start
+        if self.stats.preempted != preempted:
+            pieces = [piece for piece in pieces if piece.residency == piece.sequence.residency]
+        elif self.waiting and budget:
+            self._admit(pieces, budget)
+        return pieces
+
+    def _ready(self, sequence: Sequence) -> bool:
+        """False if it wants nothing, or a step in flight decides what it wants."""
+        goal = sequence.goal
+        if goal is None or sequence.drafted or sequence.pending == 0:
+            return False
+        if isinstance(goal, Sample) and sequence.tokens[-1] < 0:
+            return goal.generation.room > 1
+        return True
+
+    def _piece(self, sequence: Sequence, budget: int) -> Piece | None:
+        """The run of a running sequence, cut to `budget`; None if memory has to come back first."""
+        goal, start, known = sequence.goal, sequence.computed, len(sequence.tokens)
+        drafts = tuple(goal.drafts) if isinstance(goal, Sample) else ()
+        if known - start >= budget:
+            drafts = ()
+        drafts = drafts[: max(0, budget - (known - start))]
+        end = min(known + len(drafts), start + budget)
+        if end <= start or not self._grow(sequence, end):
+            return None
+        piece = Piece(sequence, start, end, goal, sequence.residency, drafts)
+        if isinstance(goal, Sample) and end >= known:
+            piece.draws, piece.place = True, known
+        return piece
+
+    def _grow(self, sequence: Sequence, upto: int) -> bool:
+        """Room for `sequence`, made by breaking leases and preempting later ones if need be."""
+        while not self.memory.grow(sequence, upto):
+            try:
+                victim = self._victim(sequence)
+            except ContextOverflow as error:
+                sequence.owner.fail(error)
+                return False
+            if victim is None:
+                return False
+            if victim.leased:
+                self.remove(victim, keep=True)
+            else:
+                self.preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _victim(self, sequence: Sequence) -> Sequence | None:
+        """A leased sequence, else the one admitted last (maybe `sequence` itself); None: wait for steps in
+        flight.
+
+        A sequence that is alone and still finds no room shares memory with its own cached prefix: it starts
+        again
+        without it (`alone`), and then fits, since no sequence is longer than the memory.
+        """
+        if self.leased:
+            return next(iter(self.leased.values()))
+        last = next(reversed(self.running.values()))
+        if last is sequence and len(self.running) == 1:
+            if self.memory.waiting_to_be_free:
+                self.stats.stalled += 1
+                return None
+            if sequence.alone:
+                pages = pages_for(len(sequence.tokens), self.memory.page_size)
+                raise ContextOverflow(
+                    f"the sequence needs {pages} pages of KV memory; {self.num_pages} exist"
+                )
+            sequence.alone = True
+        return last
+
+    # ---------------------------------------------------------------------------------------------- admission
+
+    def _admit(self, pieces: list[Piece], budget: int) -> None:
+        front = [self.waiting[key] for key in self._front]
+        rest = [sequence for key, sequence in self.waiting.items() if key not in self._front]
+        for sequence in [*front, *self.order.order(rest, self.step)]:
+            if not budget or len(self.running) >= self.max_sequences:
+                return
+            if sequence.inflight or self._deferred(sequence) or not self._share(sequence):
+                continue
+            if not self._enter(sequence, budget):
+                return
+            if sequence.pending == 0:
+                self.satisfied.append(sequence)
+            elif (piece := self._piece(sequence, budget)) is not None:
+                pieces.append(piece)
+                budget -= piece.end - piece.start
+
+    def _enter(self, sequence: Sequence, budget: int) -> bool:
+        """From waiting to running; False if memory has to come back first."""
+        memory = self.memory
+        length, match = (0, None) if sequence.alone else memory.matched(sequence)
+        while not memory.admit(sequence, match, length, min(len(sequence.tokens), length + budget)):
+            if self.leased:
+                self.remove(next(iter(self.leased.values())), keep=True)
+            elif self.running or memory.waiting_to_be_free or match is None:
+                self.stats.stalled += 1
+                return False
+            else:
+                length, match = 0, None
+        del self.waiting[id(sequence)]
+        self._front.pop(id(sequence), None)
+        self._run(sequence)
+        self.stats.admitted += 1
+        sequence.settle(length, cached=True)
+        return True
+
+    # --------------------------------------------------------------------------------- sharing among arrivals
+
+    def _deferred(self, sequence: Sequence) -> bool:
+        """It waits while a running sequence computes a prefix that it can use."""
+        if sequence.waits_for is None:
+            return False
+        source, common = sequence.waits_for
+        if source.state == "running" and source.goal is not None and source.written < common:
+            return True
+        sequence.waits_for = None
+        return False
+
+    def _share(self, sequence: Sequence) -> bool:
+        """Use what a running sequence has and the cache does not; False if that is still being computed."""
+        if self.memory.tree is None or not self.running or sequence.alone:
+            return True
+        length, _ = self.memory.matched(sequence)
+        best: Sequence | None = None
+        for source in self.running.values():
+            common = self._common(source, sequence, length)
+            if common > length:
+                best, length = source, common
+        if best is None:
+            return True
+        if best.written >= length:
+            self.memory.publish(best, length)
+            return True
+        sequence.waits_for = (best, length)
+        self.stats.deferred += 1
+        return False
+
+    @staticmethod
+    def _common(source: Sequence, sequence: Sequence, length: int) -> int:
+        """Common prefix of two sequences as far as `sequence` may use it; anything up to `length` counts as
+        `length`.
+        """
+        limit = min(len(source.tokens), sequence.first_logit)
+        if limit <= length or source.tokens[length] != sequence.tokens[length]:
+            return length
+        if source.namespace != sequence.namespace:
+            return length
+        return max(length, common_prefix(source.tokens, sequence.tokens, limit))
+
+
+def _drafts(sequence: Sequence) -> int:
+    return len(sequence.goal.drafts) if isinstance(sequence.goal, Sample) else 0
+
+
+def common_prefix(left: list[int], right: list[int], limit: int) -> int:
+    """Length of the common prefix, at most `limit`: halving on slices, which compare at C speed."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+class Fcfs:
+    """First come, first served; higher priority first."""
+
+    def order(self, waiting: list[Sequence], step: int) -> Iterable[Sequence]:
+        return sorted(waiting, key=lambda item: (-item.owner.priority, item.owner.arrival))
