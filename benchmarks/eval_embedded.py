@@ -1,0 +1,200 @@
+"""Score the embedded model on held-out cases, through `transformers` or through our own engine.
+
+    python benchmarks/eval_embedded.py --runtime transformers [--cases 1000] [--out FILE] [--compare FILE]
+
+Cases come from the corpus generator's held-out side: names, values, made-up keys and wordings that training never saw.
+Greedy, unconstrained, exact match of the whole answer (`react`: of the next action or the final answer). The last line
+is one JSON object with the share of right answers per category.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "runtime" / "training"))
+
+from sgl_corpus import EVALUATION, held_out  # noqa: E402
+
+DEFAULT_MODEL = ROOT / "runtime" / "sgl_runtime" / "embedded" / "sgl-tiny"
+STOPS = ("<|end|>", "<|eos|>", "\nObservation:")
+"""An answer ends before the first of these."""
+MAX_NEW_TOKENS = 400
+FIRST_SEED = 1 << 40
+"""Evaluation seeds; training seeds stay below."""
+CONTEXT = 4096
+
+Runner = Callable[[Sequence[str]], list[str]]
+"""Prompts (with their special tokens as text) to answers (cut at the first of `STOPS`), greedily."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One prompt and the one right answer."""
+
+    category: str
+    kind: str
+    prompt: str
+    expected: str
+
+
+def make_cases(total: int) -> list[Case]:
+    """`total` cases, as many of each category; a raw answer ends with its line."""
+    cases = []
+    for number, category in enumerate(EVALUATION):
+        for i in range(total // len(EVALUATION)):
+            doc = held_out(category, FIRST_SEED + number * 1_000_000 + i)
+            cases.append(Case(category, doc.kind, doc.prompt, doc.answer))
+    return cases
+
+
+def cut(text: str) -> str:
+    """The answer before the first stop."""
+    ends = [at for stop in STOPS if (at := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text
+
+
+def action_of(text: str) -> str:
+    """The part of a ReAct step that counts: from `Action:` or `Final Answer:` on."""
+    starts = [at for mark in ("Action:", "Final Answer:") if (at := text.find(mark)) >= 0]
+    return text[min(starts) :].strip() if starts else text.strip()
+
+
+def is_right(case: Case, answer: str) -> bool:
+    expected, given = cut(case.expected), cut(answer)
+    if case.category == "react":
+        return action_of(given) == action_of(expected)
+    if case.expected.endswith("\n"):  # a raw prompt: the answer is one line
+        given = given.strip().split("\n")[0]
+    return given.strip() == expected.strip()
+
+
+def transformers_runner(model: Path, device: str, batch_tokens: int) -> Runner:
+    """Batched greedy generation by the reference implementation (float32 on a CPU, bfloat16 on a GPU)."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
+
+    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device).eval()
+    observation = tokenizer("Observation:", add_special_tokens=False).input_ids
+
+    class Observed(StoppingCriteria):  # type: ignore[misc]
+        """Ends a row at `Observation:` (the exact cut is made on the text)."""
+
+        def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            tail = input_ids[:, -len(observation) :]
+            return (tail == torch.tensor(observation, device=tail.device)).all(dim=-1)
+
+    def generate(prompts: list[str]) -> list[str]:
+        inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(device)
+        with torch.inference_mode():
+            output = network.generate(
+                **inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS, stopping_criteria=StoppingCriteriaList([Observed()])
+            )
+        rows = output[:, inputs.input_ids.shape[1] :]
+        return [cut(text).replace("<|pad|>", "") for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
+
+    def run(prompts: Sequence[str]) -> list[str]:
+        lengths = [len(tokenizer(p, add_special_tokens=False).input_ids) for p in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: lengths[i])
+        answers = [""] * len(prompts)
+        at = 0
+        while at < len(order):
+            end = at + 1
+            while end < len(order) and (end + 1 - at) * (lengths[order[end]] + 64) <= batch_tokens:
+                end += 1
+            group = order[at:end]
+            for i, answer in zip(group, generate([prompts[i] for i in group]), strict=True):
+                answers[i] = answer
+            at = end
+        return answers
+
+    return run
+
+
+def engine_runner(model: Path) -> Runner:
+    """Our own engine. Added with the engine."""
+    raise SystemExit(
+        f"--runtime engine: the engine has no runner here yet (asked for {model}). "
+        "Use --runtime transformers, or add a function from prompts to answers in `engine_runner`."
+    )
+
+
+def score(cases: list[Case], answers: list[str]) -> dict[str, list[bool]]:
+    right: dict[str, list[bool]] = defaultdict(list)
+    for case, answer in zip(cases, answers, strict=True):
+        right[case.category].append(is_right(case, answer))
+    return right
+
+
+def print_table(cases: list[Case], answers: list[str]) -> None:
+    """A line for each category, and one for each kind of case in it."""
+    kinds: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for case, answer in zip(cases, answers, strict=True):
+        kinds[case.category, case.kind].append(is_right(case, answer))
+    for category, marks in score(cases, answers).items():
+        print(f"{category:<16} {sum(marks):>5} / {len(marks):<5} {100 * sum(marks) / len(marks):6.1f} %")
+        for (owner, kind), found in sorted(kinds.items()):
+            if owner == category:
+                print(f"    {kind:<14} {sum(found):>4} / {len(found):<4} {100 * sum(found) / len(found):6.1f} %")
+
+
+def print_misses(cases: list[Case], answers: list[str], limit: int) -> None:
+    shown: dict[str, int] = defaultdict(int)
+    for case, answer in zip(cases, answers, strict=True):
+        if not is_right(case, answer) and shown[case.category] < limit:
+            shown[case.category] += 1
+            print(f"--- {case.category}/{case.kind}\n{case.prompt[-700:]}\nEXPECTED {cut(case.expected)!r}\nGOT      {answer!r}")
+
+
+def print_differences(answers: list[str], other: Path) -> None:
+    """Where two runtimes answered differently."""
+    theirs = [row["answer"] for row in json.loads(other.read_text())["cases"]]
+    if len(theirs) != len(answers):
+        raise SystemExit(f"--compare: {other} holds {len(theirs)} cases, this run {len(answers)}; use the same --cases")
+    different = [i for i, (a, b) in enumerate(zip(answers, theirs, strict=True)) if a != b]
+    print(f"{len(different)} of {len(answers)} answers differ from {other.name}")
+    for i in different[:20]:
+        print(f"  case {i}: {answers[i]!r}\n        was {theirs[i]!r}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runtime", choices=("transformers", "engine"), default="transformers")
+    parser.add_argument("--cases", type=int, default=1000, help="in all categories together")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-tokens", type=int, default=16_384)
+    parser.add_argument("--misses", type=int, default=0, help="print so many wrong answers of each category")
+    parser.add_argument("--out", type=Path, help="store prompts, answers and scores as JSON")
+    parser.add_argument("--compare", type=Path, help="a file of --out: list the answers that differ")
+    options = parser.parse_args()
+    cases = make_cases(options.cases)
+    runner = engine_runner(options.model) if options.runtime == "engine" else transformers_runner(options.model, options.device, options.batch_tokens)
+    started = time.time()
+    answers = runner([case.prompt for case in cases])
+    seconds = time.time() - started
+    print_table(cases, answers)
+    print_misses(cases, answers, options.misses)
+    if options.compare:
+        print_differences(answers, options.compare)
+    result: dict[str, float | int] = {c: round(sum(m) / len(m), 4) for c, m in score(cases, answers).items()}
+    result["cases"] = len(cases)
+    print(f"{options.runtime}: {len(cases)} cases in {seconds:.0f} s")
+    if options.out:
+        rows = [{**asdict(case), "answer": answer, "right": is_right(case, answer)} for case, answer in zip(cases, answers, strict=True)]
+        options.out.write_text(json.dumps({"runtime": options.runtime, "scores": result, "cases": rows}, ensure_ascii=False, indent=1))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
