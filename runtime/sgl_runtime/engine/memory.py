@@ -120,6 +120,11 @@ class KvMemory:
         sequence.computed = sequence.written = length
         return True
 
+    def count(self, sequence: Sequence, cached: int) -> None:
+        """Note for the statistics that `sequence` was admitted with so many cached tokens."""
+        if self.tree is not None:
+            self.tree.count(len(sequence.tokens), cached, sequence.namespace)
+
     def grow(self, sequence: Sequence, upto: int) -> bool:
         """Make room for positions up to `upto`; False (and nothing changed) if there is none."""
         missing = pages_for(upto, self.page_size) - len(sequence.pages)
@@ -140,9 +145,8 @@ class KvMemory:
     def _take(self, count: int) -> list[int] | None:
         if count <= 0:
             return []
-        if self.pool.free < count and self.tree is not None:
-            self.tree.evict(count - self.pool.free)
-        pages: list[int] | None = self.pool.alloc(count) if self.pool.free >= count else None
+        source = self.pool if self.tree is None else self.tree
+        pages: list[int] | None = source.alloc(count)
         self.held += count if pages is not None else 0
         return pages
 

@@ -255,6 +255,7 @@ class Scheduler:
         self._front.pop(id(sequence), None)
         self._run(sequence)
         self.stats.admitted += 1
+        memory.count(sequence, length)
         sequence.settle(length, cached=True)
         return True
 
