@@ -1,0 +1,7 @@
+"""Tool calls: how model families write them, the grammars that hold them, the parsers that read them."""
+
+from __future__ import annotations
+
+from sgl_grammars.tools.formats import FORMATS, Call, Tool, ToolCallParser, ToolFormat, ToolPart, find_format
+
+__all__ = ["FORMATS", "Call", "Tool", "ToolCallParser", "ToolFormat", "ToolPart", "find_format"]
