@@ -71,19 +71,12 @@ class RadixCache:
         key = pack(tokens)
         node, depth, pages = self._descend(root, key)
         host_length = self._host_length(node, depth, key) if self.host is not None else depth
-        ends_in_edge = depth < node.end
         rest = key[depth * WORD : depth * WORD + self._page_bytes]
-        if rest and self.page_size > 1:
-            if ends_in_edge:
-                at = (depth - node.start) * WORD
-                shared, child = common(node.key[at : at + self._page_bytes], rest), node
-            else:
-                near, shared = node.nearest(rest)
-                child = near or node
-            if shared:
-                assert child.pages is not None
-                pages.append(child.pages[(depth - child.start) // self.page_size])
-                return Match(depth + shared, tuple(pages), Handle(child, depth + shared), host_length)
+        near, shared = self._nearest_page(node, depth, rest) if self.page_size > 1 else (None, 0)
+        if near is not None and shared:
+            assert near.pages is not None
+            pages.append(near.pages[(depth - near.start) // self.page_size])
+            node, depth = near, depth + shared
         return Match(depth, tuple(pages), Handle(node, depth), host_length)
 
     def _descend(self, node: Node, key: bytes) -> tuple[Node, int, list[int]]:
@@ -210,7 +203,7 @@ class RadixCache:
             cut = node.end
             node = self._append(node, key[cut * WORD : whole * WORD], pages[cut // size : whole // size])
         if whole < total:
-            node, had = self._add_tail(node, key[whole * WORD :], pages[-1], duplicates)
+            node, had = self._add_tail(node, whole, key[whole * WORD :], pages[-1], duplicates)
             cached = total if had else cached
         self._push(node)
         return InsertResult(Handle(node, total), tuple(duplicates), cached)
@@ -225,14 +218,14 @@ class RadixCache:
             if child is None:
                 break
             end = depth + self._whole(child, key, depth, whole)
-            if end < child.end:
+            if end < child.end and (end < whole or child.pages is None):
                 child = self._split(child, end)
             given = pages[depth // size : end // size]
             if child.pages is None:
                 self._become_device(child, given)
             else:
                 cached = end
-                duplicates += [page for page, ours in zip(given, child.pages, strict=True) if page != ours]
+                duplicates += [page for page, ours in zip(given, child.pages, strict=False) if page != ours]
             child.tick = self._tick
             node, depth = child, end
         return node, cached, duplicates
@@ -251,15 +244,25 @@ class RadixCache:
             return parent
         return self._become_device(self._add_child(parent, key), pages)
 
-    def _add_tail(self, parent: Node, key: bytes, page: int, duplicates: list[int]) -> tuple[Node, bool]:
-        """A leaf for the partial last page, unless a child begins with its tokens; was it there?"""
-        near, shared = parent.nearest(key)
+    def _add_tail(
+        self, parent: Node, at: int, key: bytes, page: int, duplicates: list[int]
+    ) -> tuple[Node, bool]:
+        """A leaf for the partial last page at `at`, unless a page there begins with its tokens; was it there?"""
+        near, shared = self._nearest_page(parent, at, key)
         if near is not None and shared == len(key) // WORD:
             assert near.pages is not None
-            if near.pages[0] != page:
+            if near.pages[(at - near.start) // self.page_size] != page:
                 duplicates.append(page)
             return near, True
+        parent = self._split(parent, at) if at < parent.end else parent
         return self._become_device(self._add_child(parent, key), [page]), False
+
+    def _nearest_page(self, node: Node, depth: int, key: bytes) -> tuple[Node | None, int]:
+        """Of the pages that begin at `depth` in or below `node`, the one that shares most tokens with `key`."""
+        if depth == node.end:
+            return node.nearest(key)
+        at = (depth - node.start) * WORD
+        return node, common(node.key[at : at + self._page_bytes], key)
 
     def _add_child(self, parent: Node, key: bytes) -> Node:
         self._serial += 1
