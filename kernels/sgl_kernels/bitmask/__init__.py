@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sgl_kernels.bitmask import reference
+from sgl_kernels.bitmask import native, reference
 
 __all__ = ["Backend", "apply"]
 
-Backend = Literal["auto", "torch"]
+Backend = Literal["auto", "torch", "native"]
 
 
 def apply(
@@ -31,6 +31,10 @@ def apply(
     mask_rows = torch.as_tensor(masks)
     index = torch.as_tensor(mask_index)
     _check(logits, mask_rows, index)
+    on_cpu = logits.device.type == "cpu" and logits.stride(1) == 1
+    if backend == "native" or (backend == "auto" and on_cpu and native.available()):
+        native.apply(logits, mask_rows.cpu(), index.cpu())
+        return
     reference.apply(logits, mask_rows.to(logits.device), index.to(logits.device))
 
 

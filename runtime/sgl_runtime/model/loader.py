@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from sgl_runtime.model.config import DecoderConfig
 from sgl_runtime.model.decoder import Decoder
 from sgl_runtime.model.info import GenerationDefaults, ModelInfo
 from sgl_runtime.model.machine import available_memory, has_fast_bfloat16, set_threads
+from sgl_runtime.model.native import can_run_natively, make_native_runner
 from sgl_runtime.model.runner import TorchRunner
 from sgl_runtime.model.weights import fill_randomly, load_checkpoint
 
@@ -42,6 +43,8 @@ class LoadOptions:
     max_context: int | None = None
     threads: int | None = None
     seed: int = 0
+    native: bool = True
+    """Use the C++ step on the CPU where it can be compiled."""
 
     def __post_init__(self) -> None:
         _check(self.dtype in ("auto", *_DTYPES), "dtype", f"auto, {', '.join(_DTYPES)}", self.dtype)
@@ -71,7 +74,7 @@ def load_runner(model: str | Path | Mapping[str, Any] | None = None, **options: 
     folder, data = _locate(model, chosen)
     config = DecoderConfig.from_dict(data)
     device = torch.device(chosen.device)
-    set_threads(chosen.threads)
+    threads = set_threads(chosen.threads)
     if chosen.quantization is not None:
         raise UnsupportedFeature("not supported yet", place="quantization")
     dtype = _dtype(chosen, config, device)
@@ -93,6 +96,8 @@ def load_runner(model: str | Path | Mapping[str, Any] | None = None, **options: 
         quantization=chosen.quantization,
         generation=GenerationDefaults.from_folder(folder, data),
     )
+    if chosen.native and device.type == "cpu" and can_run_natively(config, shape):
+        return make_native_runner(decoder, shape, replace(info, path="native"), threads)
     return TorchRunner(decoder, ReferenceAttention(shape, device), info)
 
 

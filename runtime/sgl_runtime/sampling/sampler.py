@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sgl_kernels import bitmask
 
+from sgl_kernels import bitmask
 from sgl_runtime.core import SampledRows, SamplingRows
 from sgl_runtime.sampling.adjust import adjust, needs_adjusting
 from sgl_runtime.sampling.filters import draw, draw_filtered, is_filtered
