@@ -206,6 +206,7 @@ class RadixCache:
             node, had = self._add_tail(node, whole, key[whole * WORD :], pages[-1], duplicates)
             cached = total if had else cached
         self._push(node)
+        self._drop_root(node)
         return InsertResult(Handle(node, total), tuple(duplicates), cached)
 
     def _fill_path(
@@ -505,7 +506,7 @@ class RadixCache:
         if self.host is None:
             raise ValueError("there is no host tier")
         key = pack(tokens)[: length * WORD]
-        node, depth, _ = self._descend(self._root(namespace), key)
+        node, depth, _ = self._descend(self._roots.get(namespace, _detached_root()), key)
         at = 0
         while depth < length:
             child = node.children.get(key[depth * WORD : depth * WORD + self._page_bytes])
