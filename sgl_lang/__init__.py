@@ -54,12 +54,13 @@ from sgl_lang.expr import (
 )
 from sgl_lang.program import AsyncFunction, Function, function
 from sgl_lang.refs import Ref
+from sgl_lang.replay import run_tree
 from sgl_lang.state import AsyncProgramState, ForkGroup, ProgramState
 from sgl_lang.tree import RequestTree, SamplingParams, Usage
 
 __all__ = [
     # programs
-    "function", "Function", "AsyncFunction", "ProgramState", "AsyncProgramState", "ForkGroup", "Ref",
+    "function", "Function", "AsyncFunction", "ProgramState", "AsyncProgramState", "ForkGroup", "Ref", "run_tree",
     # expressions
     "gen", "gen_int", "gen_string", "select", "image", "system", "user", "assistant", "tool_message",
     "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",

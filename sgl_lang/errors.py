@@ -62,7 +62,7 @@ class SglError(Exception):
         return f"{text} [{self.line}{f', branch {self.branch}' if self.branch else ''}]"
 
 
-class InvalidRequest(SglError):  # noqa: N818 - named for what happened
+class InvalidRequest(SglError):
     code = "invalid_request"
     status = 400
 
@@ -83,40 +83,40 @@ class ProgramError(SglError):
     code = "program_error"
 
 
-class NotStatic(ProgramError):  # noqa: N818 - named for what happened
+class NotStatic(ProgramError):
     code = "not_static"
 
 
-class UnknownVariable(ProgramError, KeyError):  # noqa: N818 - named for what happened
+class UnknownVariable(ProgramError, KeyError):
     code = "unknown_variable"
 
 
-class ValidationFailed(ProgramError):  # noqa: N818 - named for what happened
+class ValidationFailed(ProgramError):
     code = "validation_failed"
 
 
-class Cancelled(SglError):  # noqa: N818 - named for what happened
+class Cancelled(SglError):
     code = "cancelled"
     status = 499
 
 
-class DeadlineExceeded(SglError):  # noqa: N818 - named for what happened
+class DeadlineExceeded(SglError):
     code = "deadline_exceeded"
     status = 408
 
 
-class Overloaded(SglError):  # noqa: N818 - named for what happened
+class Overloaded(SglError):
     code = "overloaded"
     status = 503
     retryable = True
 
 
-class EngineFailure(SglError):  # noqa: N818 - named for what happened
+class EngineFailure(SglError):
     code = "engine_failure"
     retryable = True
 
 
-class ConnectionFailed(SglError):  # noqa: N818 - named for what happened
+class ConnectionFailed(SglError):
     code = "connection_failed"
     status = 502
     retryable = True

@@ -141,6 +141,18 @@ class Execution:
         self.do(Fork(branch=branch, children=children))
         return children
 
+    def adopt(self, branch: BranchId, node: Node) -> None:
+        """Append a node that has its id already."""
+        self._next_node = max(self._next_node, node.id + 1)
+        self.add(branch, node)
+
+    def adopt_fork(self, operation: Fork) -> None:
+        """Append a fork whose children have their ids already."""
+        self._next_branch = max(self._next_branch, *operation.children) + 1
+        for child in operation.children:
+            self.parents[child] = (operation.branch, self._next_node)
+        self.do(operation)
+
     def fill(self, node: NodeId, text: str) -> None:
         """Give a hole its text, at once."""
         with self._cond:
@@ -380,6 +392,11 @@ class Execution:
             except (asyncio.TimeoutError, TimeoutError):
                 raise self._too_late(node, timeout) from None
 
+    def node_error(self, node: NodeId) -> str | None:
+        """The message of a failed node."""
+        info = self._errors.get(node)
+        return None if info is None else info.message
+
     def set_form(self, node: NodeId, form: TypeForm[Any]) -> None:
         self._forms[node] = form
 
@@ -426,7 +443,7 @@ class Execution:
         await self._wait_for_async(ready, timeout, None)
 
     def fail(self, error: BaseException) -> None:
-        """The program's own code raised, on a thread nobody waits for: `raise_failure` raises it."""
+        """The program's own code raised: cancel; `raise_failure` raises it to who reads a stream."""
         self._failure = error
         self.cancel()
         self.changed()

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from sgl_grammars.spec import COMPACT, Choice, Constraint, Ebnf, JsonSchema, Lark, Layout, Regex
 from typing_extensions import Unpack
 
+from sgl_grammars.spec import COMPACT, Choice, Constraint, Ebnf, JsonSchema, Lark, Layout, Regex
 from sgl_lang import sampling as sampling_keywords
 from sgl_lang.errors import InvalidConstraint, InvalidRequest
 from sgl_lang.sampling import SamplingKeywords

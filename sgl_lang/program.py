@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
@@ -88,8 +89,8 @@ class Call:
         try:
             self.state.ret_value = self.code(self.state, *self.args, **self.arguments)
             execution.end()
-        except BaseException:
-            execution.cancel()
+        except BaseException as error:
+            execution.fail(error)
             raise
 
     def finish(self) -> ProgramState:
@@ -115,10 +116,8 @@ class Call:
         return self.state
 
     def _run_quietly(self) -> None:
-        try:
+        with contextlib.suppress(BaseException):  # raised again where the stream is read
             self.trace()
-        except BaseException as error:
-            self.state.execution.fail(error)
 
     async def run_async(self) -> ProgramState:
         """`run` for async code."""

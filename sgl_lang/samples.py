@@ -8,7 +8,6 @@ import warnings
 from typing import Any
 
 from sgl_grammars.spec import Choice, Constraint, JsonSchema, Regex
-
 from sgl_lang.errors import InvalidRequest
 
 if sys.version_info >= (3, 11):

@@ -5,11 +5,13 @@ Nothing here talks to an engine: a state appends nodes to its `Execution` and ha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeVar, overload
+
+from typing_extensions import Self
 
 from sgl_lang import streams
 from sgl_lang.errors import InvalidRequest, ProgramError, SglError, UnknownVariable, ValidationFailed
@@ -17,6 +19,7 @@ from sgl_lang.execution import Execution
 from sgl_lang.expr import Expr, GenExpr, Handle, Piece, Role, RoleExpr, SelectExpr
 from sgl_lang.places import caller
 from sgl_lang.refs import Ref, Refs, Span, resolve, split_marks
+from sgl_lang.render import render_run
 from sgl_lang.tree import (
     ROOT,
     BranchId,
@@ -75,7 +78,7 @@ class ProgramState:
 
     # ------------------------------------------------------------------------------------------ appending
 
-    def __iadd__(self, piece: Piece) -> ProgramState:
+    def __iadd__(self, piece: Piece) -> Self:
         self.append(piece)
         return self
 
@@ -342,6 +345,15 @@ class ProgramState:
         """The request tree so far."""
         return self.execution.tree()
 
+    def render(self, form: str = "marked", *, color: bool = False) -> str:
+        """The program to look at.
+
+        ``marked``: its text with generated parts in « » (green with `color`); ``usage``: a table of tokens and time;
+        ``report``: both; ``tree``, ``mermaid``, ``timeline``, and ``html``, a self-contained page. Run with
+        ``trace=True`` to see the tokens of constant text and of role marks.
+        """
+        return render_run(self.execution, form, color)
+
     def __repr__(self) -> str:
         return f"<{self.execution.name}, branch {self.branch}: {len(self._items)} parts>"
 
@@ -445,6 +457,15 @@ class ProgramState:
         for child in children:
             self._items += child._items[child._base :]
 
+    def gather_variables(self, children: Iterable[ProgramState]) -> None:
+        """What `children` named since they were forked becomes lists here."""
+        gathered: dict[Any, Refs] = {}
+        for child in children:
+            for name, value in child._names.items():
+                if child._inherited.get(name, _NOTHING) is not value:
+                    gathered.setdefault(name, Refs()).append(value)
+        self._names.update(gathered)
+
     def _add_join(self, children: Sequence[ProgramState], mode: Any, first: int | None = None) -> NodeId:
         for child in children:
             child.end()
@@ -486,7 +507,7 @@ class ForkGroup(Sequence[ProgramState]):
                     f"{len(piece)} pieces for {len(self._states)} branches", place=str(caller())
                 )
             pieces = piece
-        elif callable(piece) and type(piece) not in (Ref, Span):
+        elif type(piece) not in (Ref, Span) and callable(piece):
             pieces = [piece(at) for at in range(len(self._states))]
         else:
             pieces = [piece] * len(self._states)
@@ -507,16 +528,8 @@ class ForkGroup(Sequence[ProgramState]):
             self._parent._join_concatenate(self._states)
         else:
             self._parent._add_join(self._states, "gather")
-        self._gather_variables()
+        self._parent.gather_variables(self._states)
         return self._parent
-
-    def _gather_variables(self) -> None:
-        gathered: dict[Any, Refs] = {}
-        for state in self._states:
-            for name, value in state._names.items():
-                if state._inherited.get(name, _NOTHING) is not value:
-                    gathered.setdefault(name, Refs()).append(value)
-        self._parent._names.update(gathered)
 
     def values(self, key: str | Handle[T]) -> list[Any]:
         """The value of `key` on every branch, in order, waiting for them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
+from sgl_lang.errors import SglError
 from sgl_lang.refs import Ref, Refs, Span
 from sgl_lang.tree import Event
 
@@ -52,7 +53,11 @@ class TextStream:
             return item, True
         if not isinstance(item, int):  # the begin or end of a message
             return "", True
-        ready = self._execution.outcome(item)
+        try:
+            ready = self._execution.outcome(item)
+        except SglError:
+            self._execution.raise_failure()
+            raise
         if ready is not None:
             return ready.text[self._given :], True
         text = self._execution.partial.get(item, "")[self._given :]

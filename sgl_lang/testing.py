@@ -25,8 +25,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pydantic
-from sgl_grammars.spec import Choice, Constraint, JsonSchema, Regex
 
+from sgl_grammars.spec import Choice, Constraint, JsonSchema, Regex
 from sgl_lang.backends.base import Backend, Capabilities, Listener, Session
 from sgl_lang.backends.interpreter import InterpretedSession, Want, count, words
 from sgl_lang.errors import InvalidRequest, SglError

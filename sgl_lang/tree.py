@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, Union
 
 import msgspec
-from sgl_grammars.spec import Constraint
 
+from sgl_grammars.spec import Constraint
 from sgl_lang.errors import InvalidRequest, SglError, from_code
 
 TREE_VERSION = 1
@@ -308,6 +308,12 @@ class RequestTree(Wire, frozen=True, kw_only=True, omit_defaults=False):
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)
+
+    def render(self, form: str = "text") -> str:
+        """The tree as ``text`` (exact, a line per operation or node), ``mermaid`` or a self-contained ``html`` page."""
+        from sgl_lang.render import render_tree
+
+        return render_tree(self, form)
 
     @staticmethod
     def from_json(data: bytes | str, limits: TreeLimits = TreeLimits()) -> RequestTree:  # noqa: B008 - frozen

@@ -26,8 +26,8 @@ from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic
-from sgl_grammars.spec import ANY_JSON, COMPACT, Choice, Constraint, JsonSchema, Layout, Regex
 
+from sgl_grammars.spec import ANY_JSON, COMPACT, Choice, Constraint, JsonSchema, Layout, Regex
 from sgl_lang.errors import InvalidConstraint, InvalidRequest, ValidationFailed
 
 __all__ = ["TypeForm", "form_of", "json_form", "schema_of"]
@@ -205,6 +205,8 @@ def _compact(schema: Any) -> str:
 
 def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
     try:
+        if isinstance(kind, types.FunctionType):
+            raise TypeError("a function")
         return pydantic.TypeAdapter(_extended(kind))
     except (pydantic.PydanticUserError, TypeError) as error:
         raise InvalidRequest(

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
-from sgl_grammars.spec import Choice, Constraint, Delayed, Ebnf, JsonSchema, Lark, Regex, StructuralTag
 from typing_extensions import Self
 
+from sgl_grammars.spec import Choice, Constraint, Delayed, Ebnf, JsonSchema, Lark, Regex, StructuralTag
 from sgl_lang.errors import UnsupportedFeature
 from sgl_lang.tree import (
     Chat,
