@@ -26,7 +26,9 @@ class Layout(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 COMPACT = Layout()
 
 
-class JsonSchema(msgspec.Struct, frozen=True, tag="json_schema", omit_defaults=True, forbid_unknown_fields=True):
+class JsonSchema(
+    msgspec.Struct, frozen=True, tag="json_schema", omit_defaults=True, forbid_unknown_fields=True
+):
     """JSON that is valid under `schema` (JSON text of a schema, drafts 4 to 2020-12).
 
     `strict`: every keyword is enforced or the schema is refused by name; otherwise what can be is, and the rest is
@@ -71,7 +73,9 @@ class Tag(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     end: str
 
 
-class StructuralTag(msgspec.Struct, frozen=True, tag="structural_tag", omit_defaults=True, forbid_unknown_fields=True):
+class StructuralTag(
+    msgspec.Struct, frozen=True, tag="structural_tag", omit_defaults=True, forbid_unknown_fields=True
+):
     """Free text that turns strict wherever a tag begins (tool calls, channels).
 
     `prefix` (optional) comes first: reasoning, for example. Then, if `free_text`, any text in which no `triggers`
