@@ -278,6 +278,8 @@ class Engine:
         for index, piece in enumerate(step.pieces):
             sequence = piece.sequence
             sequence.inflight -= 1
+            if sequence.piece is piece:
+                sequence.piece = None
             if piece.drafts:
                 sequence.drafted = 0
             if sequence.goal is None and piece.residency != sequence.residency:
@@ -287,7 +289,9 @@ class Engine:
                     raise error or EngineFailure("the step gave nothing")
                 self._take(piece, step, index, outcome)
             except Exception as failure:
-                if sequence.goal is piece.goal:
+                if not isinstance(failure, SglError):
+                    log.exception("a request failed")
+                if error is None or sequence.goal is piece.goal:
                     sequence.owner.fail(failure)
         self._settle()
         self.stats_counts.collect_s += time.perf_counter() - started

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sgl_grammars.vocabulary import Vocabulary
 
+from sgl_grammars.vocabulary import Vocabulary
 from sgl_runtime.config import EngineConfig
 from sgl_runtime.engine.client import EngineClient, LocalClient
 from sgl_runtime.engine.engine import Engine

@@ -114,7 +114,7 @@ class KvMemory:
             sequence.handle = match.handle
             sequence.pages = list(match.pages[:full])
             if rest:
-                self._copies.append((match.pages[full], own[0], rest))
+                self._copy(match.pages[full], own[0], rest)
         sequence.shared = full
         sequence.pages += own
         sequence.computed = sequence.written = length
@@ -139,8 +139,9 @@ class KvMemory:
         return True
 
     def show(self, sequence: Sequence, first: int = 0) -> None:
-        """Write the pages from index `first` into the table."""
-        self.table[sequence.row, first : len(sequence.pages)] = sequence.pages[first:]
+        """Write the pages from index `first` of a running sequence into the table."""
+        if sequence.row >= 0:
+            self.table[sequence.row, first : len(sequence.pages)] = sequence.pages[first:]
 
     def _take(self, count: int) -> list[int] | None:
         if count <= 0:
@@ -149,6 +150,16 @@ class KvMemory:
         pages: list[int] | None = source.alloc(count)
         self.held += count if pages is not None else 0
         return pages
+
+    @property
+    def has_copies(self) -> bool:
+        """Some copies wait for the next step."""
+        return bool(self._copies)
+
+    def _copy(self, source: int, target: int, count: int) -> None:
+        """Note a copy. A step's copies are made at once: one that reads another's target reads its source."""
+        source = next((copy[0] for copy in self._copies if copy[1] == source), source)
+        self._copies.append((source, target, count))
 
     def take_copies(self) -> list[tuple[int, int, int]]:
         """Copies (source page, target page, tokens) that must be made before the next step."""
@@ -184,9 +195,7 @@ class KvMemory:
         sequence.shared = full
         if rest and match.pages[full] == sequence.pages[full]:
             begin = full * self.page_size
-            self._copies.append(
-                (sequence.pages[full], copy[0], min(sequence.computed - begin, self.page_size))
-            )
+            self._copy(sequence.pages[full], copy[0], min(sequence.computed - begin, self.page_size))
             sequence.pages[full] = copy[0]
         else:
             self._give(copy)

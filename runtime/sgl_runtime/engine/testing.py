@@ -9,18 +9,31 @@ real model.
 
 from __future__ import annotations
 
+import weakref
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from sgl_grammars.spec import Choice, Constraint
 from sgl_grammars.vocabulary import Vocabulary
+from sgl_lang.errors import InvalidConstraint
 from sgl_lang.tree import Event, Operation, ProgramOptions
-from sgl_runtime.core import Batch, Int64
+from sgl_runtime.core import Batch, Int32, Int64
 
-__all__ = ["ByteTokenizer", "Collected", "FakeRunner", "PlainTemplate", "drive", "run_program"]
+__all__ = [
+    "ByteTokenizer",
+    "ChoiceCompiler",
+    "Collected",
+    "FakeRunner",
+    "PlainTemplate",
+    "drive",
+    "run_program",
+]
 
 _SPECIAL = ("<eos>", "<bos>", "<system>", "<user>", "<assistant>", "<tool>", "<end>", "<pad>")
 
@@ -145,6 +158,117 @@ class FakeRunner:
         if (history < 0).any():
             raise AssertionError("a step reads KV that was never written")
         return zlib.crc32(history.tobytes()) % len(self._table)
+
+
+class ChoiceCompiler:
+    """Compiles `Choice` constraints over a byte tokenizer; refuses all others. With `hold`, compiles end on
+    `release`.
+
+    `live` counts matchers that have not been garbage collected: what a test expects to be 0 in the end.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, hold: bool = False) -> None:
+        self.vocabulary = vocabulary
+        self.hold = hold
+        self.submitted = 0
+        self.live: weakref.WeakSet[ChoiceMatcher] = weakref.WeakSet()
+        self._held: list[Callable[[], None]] = []
+
+    def submit(self, constraint: Constraint) -> Future[ChoiceGrammar]:
+        future: Future[ChoiceGrammar] = Future()
+        self.submitted += 1
+
+        def finish() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if isinstance(constraint, Choice):
+                future.set_result(ChoiceGrammar(constraint.choices, self))
+            else:
+                future.set_exception(InvalidConstraint("only choices are compiled here", place="constraint"))
+
+        if self.hold:
+            self._held.append(finish)
+        else:
+            finish()
+        return future
+
+    def release(self) -> None:
+        """Let the compiles that are held end."""
+        held, self._held = self._held, []
+        for finish in held:
+            finish()
+
+    def close(self) -> None:
+        self.release()
+
+
+@dataclass(frozen=True)
+class ChoiceGrammar:
+    choices: tuple[str, ...]
+    compiler: ChoiceCompiler
+    unenforced: tuple[str, ...] = ()
+
+    def matcher(self) -> ChoiceMatcher:
+        return ChoiceMatcher(self)
+
+
+class ChoiceMatcher:
+    """State: the bytes so far, and whether the end token came."""
+
+    def __init__(self, grammar: ChoiceGrammar) -> None:
+        self.error: str | None = None
+        self._choices = [choice.encode() for choice in grammar.choices]
+        self._eos = min(grammar.compiler.vocabulary.eos_token_ids)
+        self._tokens: list[int] = []
+        grammar.compiler.live.add(self)
+
+    @property
+    def _text(self) -> bytes:
+        return bytes(token for token in self._tokens if token < 256)
+
+    @property
+    def done(self) -> bool:
+        return bool(self._tokens) and self._tokens[-1] == self._eos
+
+    @property
+    def accepting(self) -> bool:
+        return self._text in self._choices
+
+    @property
+    def complete(self) -> bool:
+        return self.done or (self.accepting and not self._bytes())
+
+    def _bytes(self) -> set[int]:
+        text = self._text
+        return {item[len(text)] for item in self._choices if item.startswith(text) and len(item) > len(text)}
+
+    def _allowed(self) -> set[int]:
+        if self.done:
+            return set()
+        return self._bytes() | ({self._eos} if self.accepting else set())
+
+    def fill_mask(self, row: Int32) -> None:
+        row[:] = 0
+        for token in self._allowed():
+            row.view(np.uint32)[token // 32] |= np.uint32(1 << (token % 32))
+
+    def accept(self, token: int) -> bool:
+        if token not in self._allowed():
+            return False
+        self._tokens.append(token)
+        return True
+
+    def forced_tokens(self) -> list[int]:
+        forced: list[int] = []
+        saved = list(self._tokens)
+        while len(allowed := self._allowed()) == 1 and not allowed & {self._eos}:
+            forced.append(next(iter(allowed)))
+            self._tokens.append(forced[-1])
+        self._tokens = saved
+        return forced
+
+    def rollback(self, n: int) -> None:
+        del self._tokens[len(self._tokens) - n :]
 
 
 class Collected:

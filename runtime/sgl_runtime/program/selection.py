@@ -50,8 +50,8 @@ Logprobs = Mapping[Path, Mapping[int, float]]
 """Log probability of a token after a path."""
 
 
-def _along(tokens: Path, logprobs: Logprobs) -> list[float]:
-    return [logprobs[tokens[:index]][token] for index, token in enumerate(tokens)]
+def _along(tokens: Path, logprobs: Logprobs, first: int = 0) -> list[float]:
+    return [logprobs[tokens[:index]][tokens[index]] for index in range(first, len(tokens))]
 
 
 def score_choices(
@@ -79,7 +79,7 @@ def score_choices(
     else:
         assert unconditional is not None
         scores = [
-            math.fsum(a - b for a, b in zip(row, [0.0, *_along(tokens, unconditional)[1:]], strict=True))
+            math.fsum(a - b for a, b in zip(row, [0.0, *_along(tokens, unconditional, 1)], strict=True))
             / len(row)
             for row, tokens in zip(rows, choices, strict=True)
         ]

@@ -108,7 +108,7 @@ class Scheduler:
         self.leased.pop(key, None)
         sequence.leased = False
         if self.running.pop(key, None) is not None:
-            self._rows.append(sequence.row)
+            self._free_row(sequence)
         self.memory.release(sequence, keep=keep)
         sequence.state = "idle"
 
@@ -116,7 +116,7 @@ class Scheduler:
         """Keep the KV of a running sequence that wants nothing now. Broken when memory is short."""
         if self.running.pop(id(sequence), None) is None:
             return
-        self._rows.append(sequence.row)
+        self._free_row(sequence)
         self.leased[id(sequence)] = sequence
         sequence.leased, sequence.state = True, "leased"
 
@@ -125,6 +125,10 @@ class Scheduler:
         self.remove(sequence, keep=True)
         self.stats.preempted += 1
         self.add(sequence, front=True)
+
+    def _free_row(self, sequence: Sequence) -> None:
+        self._rows.append(sequence.row)
+        sequence.row = -1
 
     def _run(self, sequence: Sequence) -> None:
         sequence.row = self._rows.pop()
