@@ -15,6 +15,7 @@
 from sgl_lang.backends.base import Backend, Capabilities
 from sgl_lang.backends.default import get_default_backend, set_default_backend
 from sgl_lang.backends.local import Engine
+from sgl_lang.backends.remote import Remote
 from sgl_lang.batch import BatchError
 from sgl_lang.errors import (
     Cancelled,
@@ -66,7 +67,7 @@ __all__ = [
     "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
     "token_length_normalized", "greedy_token_selection", "unconditional_likelihood_normalized",
     # backends
-    "Backend", "Capabilities", "Engine", "set_default_backend", "get_default_backend",
+    "Backend", "Capabilities", "Engine", "Remote", "set_default_backend", "get_default_backend",
     # data
     "RequestTree", "SamplingParams", "Usage",
     # errors

@@ -214,6 +214,12 @@ class ProgramState:
     @overload
     def __getitem__(self, key: str) -> Any: ...
     def __getitem__(self, key: Any) -> Any:
+        """While the program runs: a `Ref`, which waits when it must. Once it is over: the plain value."""
+        value = self.named(key)
+        return resolve(value) if self.execution.done else value
+
+    def named(self, key: str | Handle[Any]) -> Any:
+        """What stands behind a name: a `Ref`, several, or a plain value. Raises `UnknownVariable`."""
         try:
             return self._names[key]
         except KeyError:
@@ -238,7 +244,7 @@ class ProgramState:
     def get(self, key: str, *, timeout: float | None = None) -> Any: ...
     def get(self, key: Any, *, timeout: float | None = None) -> Any:
         """The value itself, waiting at most `timeout` seconds for it (`DeadlineExceeded`)."""
-        value = self[key]
+        value = self.named(key)
         return value._value(timeout) if type(value) in (Ref, Span) else resolve(value)
 
     def get_var(self, name: str) -> Any:
@@ -255,7 +261,7 @@ class ProgramState:
         """What the engine said about a value: tokens, finish reason, log probabilities, scores of choices,
         usage.
         """
-        value = self[key]
+        value = self.named(key)
         value = value[0] if type(value) is Refs else value
         if type(value) is not Ref:
             raise InvalidRequest(f"{key!r} was not generated", place=str(caller()))
@@ -555,7 +561,7 @@ class AsyncProgramState(ProgramState):
     async def value(self, key: str, *, timeout: float | None = None) -> Any: ...
     async def value(self, key: Any, *, timeout: float | None = None) -> Any:
         """The value itself, waiting at most `timeout` seconds for it."""
-        found = self[key]
+        found = self.named(key)
         if type(found) in (Ref, Span):
             return await found._value_async(timeout)
         return await found if type(found) is Refs else found

@@ -97,7 +97,7 @@ def _stream(state: ProgramState, var: str | None) -> TextStream:
     if var is None:
         return TextStream(state.execution, state._items, growing=True)
     state.execution.raise_failure()
-    value = state[var]
+    value = state.named(var)
     if type(value) is Refs:
         value = value[0]
     items = list(value._nodes()) if type(value) in (Ref, Span) else [str(value)]

@@ -35,6 +35,14 @@ class Engine(Backend):
         self._client: Any = sgl_runtime.launch(None if model is None else str(model), **options)
         self.capabilities = Capabilities("engine")
 
+    @classmethod
+    def of(cls, client: Any) -> Engine:
+        """A backend on an `EngineClient` that runs already; closing it closes the client."""
+        engine = cls.__new__(cls)
+        engine._client = client
+        engine.capabilities = Capabilities("engine")
+        return engine
+
     @property
     def client(self) -> Any:
         """The runtime's `EngineClient`."""

@@ -189,12 +189,3 @@ def test_async_compile_and_streaming():
     assert asyncio.run(main()) == "Q1:<Q1:>"
     with pytest.raises(sgl.NotStatic):
         asynchronous.compile(1)
-
-
-def test_sync_programs_can_be_awaited_from_values():
-    async def main():
-        state = static.stream(1, backend=echo())
-        await asyncio.sleep(0.05)
-        return await state["x"]
-
-    assert asyncio.run(main()) == "<Q1:>"

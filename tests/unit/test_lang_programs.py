@@ -21,7 +21,7 @@ def capital(s, country):
 def test_text_messages_and_values():
     state = capital.run("France", backend=FakeBackend({"city": "Paris"}))
     assert state["city"] == "Paris"
-    assert str(state["city"]) == "Paris"
+    assert type(state["city"]) is str  # plain values, once the program is over
     assert "city" in state
     assert (
         state.text() == "[system] Answer briefly.\n[user] What is the capital of France?\n[assistant] Paris\n"

@@ -1,0 +1,142 @@
+"""Programs on the engine (a fake model, so that its output depends on every token before)."""
+
+import asyncio
+
+import pytest
+from engine_cases import check_empty, make_engine
+
+import sgl_lang as sgl
+from sgl_runtime.engine.client import LocalClient
+
+
+@pytest.fixture
+def engine():
+    client = LocalClient(make_engine(num_pages=512, max_context=2048, printable=True))
+    backend = sgl.Engine.of(client)
+    yield backend
+    backend.close()
+
+
+@sgl.function(temperature=0, max_tokens=6)
+def story(s, topic):
+    s += sgl.system("Tell.") + sgl.user(f"About {topic}.")
+    with s.assistant():
+        s += "Once " + sgl.gen("one") + " and "
+        forks = s.fork(3)
+        forks += lambda at: f"[{at}]"
+        forks += sgl.gen("many")
+        forks.join()
+        s += f"{s['one']}, {s['many'][2]}: "
+        s += sgl.gen("kind", choices=["yes", "no"]) + sgl.select("best", ["good", "bad"])
+        late = s.fork(2)
+        late += [" left", " right"]
+        late.join("concatenate")
+        s += " end " + sgl.gen("last")
+
+
+def values(state):
+    return {**state.variables(), "text": state.text()}
+
+
+def test_every_way_to_run_gives_the_same(engine):
+    once = values(story.run("ships", backend=engine))
+    assert once["text"].count(once["one"]) >= 2
+    assert once["text"].endswith(f" left right end {once['last']}\n")
+    assert values(sgl.run_tree(story.compile("ships"), backend=engine)) == once
+    batch = story.run_batch([{"topic": topic} for topic in ("ships", "tea", "ships")], backend=engine)
+    assert values(batch[0]) == values(batch[2]) == once
+    streamed = story.stream("ships", backend=engine)
+    assert "".join(streamed.text_iter()).endswith(f" end {once['last']}")
+    assert values(streamed) == once
+
+    @sgl.function(temperature=0, max_tokens=6)
+    async def asynchronous(s, topic):
+        story(s, topic)
+        return await s["last"]
+
+    assert values(asyncio.run(asynchronous.run("ships", backend=engine))) == once
+
+
+def test_waiting_in_between_changes_nothing(engine):
+    @sgl.function(temperature=0, max_tokens=8)
+    def eager(s, wait):
+        s += "abc" + sgl.gen("x")
+        if wait:
+            str(s["x"])
+        s += " then " + sgl.gen("y")
+        if wait:
+            str(s["y"])
+        s += f" {s['x']}" + sgl.gen("z")
+
+    assert values(eager.run(False, backend=engine)) == values(eager.run(True, backend=engine))
+
+
+def test_rendered_with_trace(engine):
+    state = story.run("ships", backend=engine, trace=True)
+    assert "Once «" in state.render()
+    assert state.usage().prompt_tokens > 0
+    assert state.usage().decoded_tokens > 0
+    assert "tokens" in state.render("html")
+    assert len(state.render("timeline").splitlines()) == 1 + 7
+
+
+def test_usage_of_a_fork_is_cached(engine):
+    state = story.run("ships", backend=engine)
+    first, *others = (state.execution.ready[ref._node] for ref in state.named("many"))
+    assert state.usage().cached_tokens >= 0
+    assert [ready.branch for ready in (first, *others)] == [1, 2, 3]
+
+
+def test_errors_of_the_engine_reach_the_program(engine):
+    @sgl.function
+    def too_long(s):
+        s += "x" * 5000 + sgl.gen("x")
+
+    @sgl.function
+    def bad(s):
+        s += sgl.gen("ok", max_tokens=2)
+        s += sgl.gen("x", ebnf="root ::= (")
+
+    with pytest.raises(sgl.ContextOverflow) as caught:
+        too_long.run(backend=engine)
+    assert caught.value.line is not None
+    with pytest.raises(sgl.SglError):
+        bad.run(backend=engine)
+    assert story.run("ships", backend=engine)["best"] in ("good", "bad")
+
+
+def test_cancelling_leaves_nothing_behind(engine):
+    @sgl.function(max_tokens=1500, ignore_eos=True, temperature=0)
+    def endless(s):
+        s += "go" + sgl.gen("x")
+        s.flush()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        endless.run(backend=engine)
+    with pytest.raises(sgl.DeadlineExceeded):
+        story.run("ships", backend=engine, deadline_s=1e-9)
+    story.run("ships", backend=engine)
+    engine.client.engine.flush_cache()
+    check_empty(engine.client.engine)
+
+
+def test_holes_are_filled_while_the_engine_waits(engine):
+    @sgl.function(temperature=0, max_tokens=5)
+    def program(s):
+        s += "call" + sgl.gen("call")
+        hole = s.hole("result")
+        s += sgl.gen("after")
+        s.fill(hole, f"<{s.get('call')}>")
+
+    state = program.run(backend=engine)
+    assert state["result"] == f"<{state['call']}>"
+    assert state.text() == f"call{state['call']}{state['result']}{state['after']}"
+
+
+def test_many_programs_at_once(engine):
+    topics = [f"topic {at % 7}" for at in range(60)]
+    states = story.run_batch([{"topic": topic} for topic in topics], backend=engine)
+    by_topic = {}
+    for topic, state in zip(topics, states, strict=True):
+        assert by_topic.setdefault(topic, values(state)) == values(state)
