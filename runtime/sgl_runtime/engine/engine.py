@@ -364,6 +364,8 @@ class Engine:
     def submit(self, sequence: Sequence, goal: Goal) -> None:
         sequence.goal = goal
         sequence.alone = False
+        if sequence.computed > sequence.first_logit:
+            self.memory.rewind(sequence, sequence.first_logit)
         self.scheduler.add(sequence)
         if (
             isinstance(goal, Compute)

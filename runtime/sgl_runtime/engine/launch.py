@@ -67,10 +67,8 @@ def _device(name: str) -> str:
 
 
 def _compiler(config: EngineConfig, vocabulary: Vocabulary) -> Any:
-    try:
-        from sgl_grammars.compiler import Compiler
-    except ImportError:  # until the grammar room is there
-        return None
+    from sgl_grammars.compiler import Compiler
+
     return Compiler(
         vocabulary,
         backend=config.grammar_backend,

@@ -241,10 +241,13 @@ class KvMemory:
         sequence.shared = sequence.computed = sequence.written = 0
 
     def truncate(self, sequence: Sequence, length: int) -> None:
-        """Forget tokens from `length` on. KV that the tree owns cannot be written over, so its page is left
-        too.
-        """
+        """Forget tokens from `length` on."""
         del sequence.tokens[length:]
+        self.rewind(sequence, length)
+
+    def rewind(self, sequence: Sequence, length: int) -> None:
+        """Let KV from position `length` on be computed again. A page that the tree owns cannot be written over, so
+        all of it is left."""
         sequence.computed = min(sequence.computed, length)
         sequence.written = min(sequence.written, length)
         if length < sequence.shared * self.page_size:

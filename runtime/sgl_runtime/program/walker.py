@@ -655,8 +655,8 @@ class Walker:
         program.over = True
         for branch in program.branches.values():
             self._drop(branch)
-        for future in program.compiled.values():
-            future.cancel()
+        program.compiled.clear()
+        program.compile_waiters.clear()
         self.host.closed(program)
 
     def _check_over(self, program: Program) -> None:
