@@ -1,6 +1,6 @@
 // A whole step of a dense decoder in one call: embedding, layers over paged KV memory, logits of the wanted rows.
 //
-// All threads walk through the same phases and meet at a barrier after each. The residual stream is float32; inputs of
+// The leader walks through the phases, helpers take pieces of each (threads.h). The residual stream is float32; inputs of
 // matrix products, keys and values have the weights' type W.
 #pragma once
 #include <algorithm>
@@ -90,18 +90,17 @@ template <class W> class Decoder final : public Stepper {
         queries_.get(t * query_);
         mixed_.get(t * query_);
         activated_.get(t * inner_);
-        pool_.run([this](int id) { all_phases(id); });
+        Pool::Lead lead(pool_);
+        run();
         return 0;
     }
 
   private:
     struct Own {  // scratch of one thread
-        Buffer<W> normed;
         Buffer<float> scores, mixed;
         std::vector<const W*> keys;
         std::vector<long> visible;
     };
-    static constexpr long FEW = 4;  // so few rows are normed by each thread for itself, which saves a barrier
 
     bool valid(const SglStep& s) const {
         long slots = c_.pages * c_.page_size;
@@ -130,19 +129,18 @@ template <class W> class Decoder final : public Stepper {
         return true;
     }
 
-    void all_phases(int id) {
+    void run() {
         copy_pages();
         embed();
-        pool_.barrier();
         for (long l = 0; l < c_.layers; ++l) {
             const SglLayer& layer = layers_[l];
-            project(id, layer);
-            attend(id, l, layer);
+            project(layer);
+            attend(l, layer);
             add_product(mixed_.data(), query_, static_cast<const W*>(layer.output), layer.output_bias);
-            feed_forward(id, layer);
+            feed_forward(layer);
             add_product(activated_.data(), inner_, static_cast<const W*>(layer.down), layer.down_bias);
         }
-        head(id);
+        head();
     }
 
     W* page_at(long layer, int side, long page, long head) const {
@@ -151,7 +149,7 @@ template <class W> class Decoder final : public Stepper {
 
     void copy_pages() {
         if (!s_->copies) return;
-        pool_.share(c_.layers * 2, 1, [&](long plane) {  // one after the other: a target may be a later row's source
+        pool_.parallel(c_.layers * 2, 1, [&](long plane, int) {  // one after the other: a target may be a later row's source
             for (long i = 0; i < s_->copies; ++i) {
                 const int32_t* row = s_->copy_rows + 3 * i;
                 for (long head = 0; head < c_.kv_heads; ++head)
@@ -159,11 +157,10 @@ template <class W> class Decoder final : public Stepper {
                                 row[2] * c_.head_dim * sizeof(W));
             }
         });
-        pool_.barrier();
     }
 
     void embed() {
-        pool_.share(s_->tokens, 8, [&](long t) {
+        pool_.parallel(s_->tokens, 8, [&](long t, int) {
             float* x = x_.data() + t * c_.hidden;
             long token = s_->token_ids[t];
             if (c_.embedding) {
@@ -190,18 +187,12 @@ template <class W> class Decoder final : public Stepper {
         for (; i < size; ++i) narrow(x[i] * factor * weight[i], out + i);
     }
 
-    // Rows of x (all, or those of `index`) normed; ready when this returns.
-    const W* norm(int id, const float* weight, long rows, const int64_t* index) {
-        auto one = [&](long r, W* out) {
-            norm_row(x_.data() + (index ? index[r] : r) * c_.hidden, weight, c_.hidden, c_.norm_eps, out + r * c_.hidden);
-        };
-        if (rows <= FEW) {
-            W* out = own_[id].normed.get(FEW * c_.hidden);
-            for (long r = 0; r < rows; ++r) one(r, out);
-            return out;
-        }
-        pool_.share(rows, 8, [&](long r) { one(r, normed_.data()); });
-        pool_.barrier();
+    // Rows of x (all, or those of `index`) normed. A few are done by the leader at once.
+    const W* norm(const float* weight, long rows, const int64_t* index) {
+        pool_.parallel(rows, 4, [&](long r, int) {
+            const float* x = x_.data() + (index ? index[r] : r) * c_.hidden;
+            norm_row(x, weight, c_.hidden, c_.norm_eps, normed_.data() + r * c_.hidden);
+        });
         return normed_.data();
     }
 
@@ -210,7 +201,7 @@ template <class W> class Decoder final : public Stepper {
     void multiply(const W* a, long rows, long depth, const W* weight, long width, Epilogue&& epilogue) {
         long panels = (width + COLUMNS - 1) / COLUMNS;
         long piece = std::max(1L, panels / (pool_.count() * 16));
-        pool_.share(panels, piece, [&](long p) {
+        pool_.parallel(panels, piece, [&](long p, int) {
             multiply_panel(a, depth, rows, weight + p * panel_size(depth), depth, [&](long start, int count, float* sums) {
                 for (int r = 0; r < count; ++r) epilogue(start + r, p * COLUMNS, sums + r * COLUMNS);
             });
@@ -222,14 +213,13 @@ template <class W> class Decoder final : public Stepper {
         for (int i = 0; i < COLUMNS; ++i) sums[i] += bias[i];
     }
 
-    void project(int id, const SglLayer& layer) {
-        const W* a = norm(id, layer.input_norm, s_->tokens, nullptr);
+    void project(const SglLayer& layer) {
+        const W* a = norm(layer.input_norm, s_->tokens, nullptr);
         multiply(a, s_->tokens, c_.hidden, static_cast<const W*>(layer.qkv), qkv_, [&](long row, long column, float* sums) {
             add_bias(sums, layer.qkv_bias ? layer.qkv_bias + column : nullptr);
             std::memcpy(projected_.data() + row * qkv_ + column, sums,
                         std::min<long>(COLUMNS, qkv_ - column) * sizeof(float));
         });
-        pool_.barrier();
     }
 
     void add_product(const W* a, long depth, const W* weight, const float* bias) {
@@ -239,23 +229,21 @@ template <class W> class Decoder final : public Stepper {
             long count = std::min<long>(COLUMNS, c_.hidden - column);
             for (long i = 0; i < count; ++i) x[i] += sums[i];
         });
-        pool_.barrier();
     }
 
-    void feed_forward(int id, const SglLayer& layer) {
-        const W* a = norm(id, layer.mlp_norm, s_->tokens, nullptr);
+    void feed_forward(const SglLayer& layer) {
+        const W* a = norm(layer.mlp_norm, s_->tokens, nullptr);
         auto epilogue = [&](long row, long column, float* sums) {
             add_bias(sums, layer.gate_up_bias ? layer.gate_up_bias + column : nullptr);
             vec gate = load(sums), up = load(sums + LANES);
             store(activated_.data() + row * inner_ + column / 2, gate / (exponential(-gate) + 1.0f) * up);
         };
         multiply(a, s_->tokens, c_.hidden, static_cast<const W*>(layer.gate_up), 2 * inner_, epilogue);
-        pool_.barrier();
     }
 
-    void head(int id) {
+    void head() {
         if (!s_->rows) return;
-        const W* a = norm(id, c_.norm, s_->rows, s_->logit_rows);
+        const W* a = norm(c_.norm, s_->rows, s_->logit_rows);
         multiply(a, s_->rows, c_.hidden, static_cast<const W*>(c_.head), c_.vocab, [&](long row, long column, float* sums) {
             std::memcpy(logits_ + row * c_.vocab + column, sums,
                         std::min<long>(COLUMNS, c_.vocab - column) * sizeof(float));
@@ -264,26 +252,26 @@ template <class W> class Decoder final : public Stepper {
 
     // ------------------------------------------------------------------------------------------------- attention
 
-    void attend(int id, long l, const SglLayer& layer) {
+    void attend(long l, const SglLayer& layer) {
         // KV heads outermost: rows that share a prefix find its keys in the cache.
         if (decode_) {
-            pool_.share(s_->runs * c_.kv_heads, 1, [&](long unit) {
+            pool_.parallel(s_->runs * c_.kv_heads, 1, [&](long unit, int id) {
                 long head = unit / s_->runs, run = unit % s_->runs;
                 place(run, head, l, layer);
                 attend_run(id, l, run, head, 0, 1);
             });
-            return pool_.barrier();
+            return;
         }
-        pool_.share(s_->tokens * c_.kv_heads, 16, [&](long unit) { place(unit % s_->tokens, unit / s_->tokens, l, layer); });
-        pool_.barrier();
-        pool_.share(s_->runs * c_.kv_heads, 1, [&](long unit) {
+        pool_.parallel(s_->tokens * c_.kv_heads, 16, [&](long unit, int) {
+            place(unit % s_->tokens, unit / s_->tokens, l, layer);
+        });
+        pool_.parallel(s_->runs * c_.kv_heads, 1, [&](long unit, int id) {
             long head = unit / s_->runs, run = unit % s_->runs;
             long count = s_->query_starts[run + 1] - s_->query_starts[run];
             long group = c_.heads / c_.kv_heads, block = std::max(1L, 16 / group);
             for (long from = 0; from < count; from += block)
                 attend_run(id, l, run, head, from, std::min(count, from + block));
         });
-        pool_.barrier();
     }
 
     void turn(const float* in, const float* weight, const float* angles, W* out) const {

@@ -16,13 +16,23 @@ constexpr int MAX_ROWS = 12;
 constexpr int MAX_ROWS = 3;
 #endif
 
+// Weights stream by in order, yet the hardware looks less far ahead the more arithmetic lies between two loads: with 8
+// rows it reached 28 GB/s on one core where this reaches 40, as much as one row does.
+static inline void fetch_ahead(const void* p) {
+    constexpr long AHEAD = 8192;
+    __builtin_prefetch(static_cast<const char*>(p) + AHEAD);
+    __builtin_prefetch(static_cast<const char*>(p) + AHEAD + 64);
+}
+
 template <int ROWS> static inline void tile(const float* a, long stride, const float* w, long depth, float* out) {
     constexpr int CHAINS = ROWS == 1 ? 4 : ROWS == 2 ? 2 : 1;  // independent sums hide the latency of few rows
     vec sums[CHAINS][ROWS][2] = {};
     long k = 0;
     for (; k + CHAINS <= depth; k += CHAINS) {
         for (int c = 0; c < CHAINS; ++c) {
-            vec w0 = load(w + (k + c) * COLUMNS), w1 = load(w + (k + c) * COLUMNS + LANES);
+            const float* panel = w + (k + c) * COLUMNS;
+            fetch_ahead(panel);
+            vec w0 = load(panel), w1 = load(panel + LANES);
             for (int r = 0; r < ROWS; ++r) {
                 vec x = splat(a[r * stride + k + c]);
                 sums[c][r][0] += x * w0;
@@ -73,6 +83,7 @@ template <int ROWS> static inline void tile(const bf16* a, long stride, const bf
     for (; k + CHAINS <= pairs; k += CHAINS) {
         for (int c = 0; c < CHAINS; ++c) {
             const bf16* panel = w + (k + c) * 2 * COLUMNS;
+            fetch_ahead(panel);
             for (int r = 0; r < ROWS; ++r) {
                 uint32_t pair = pair_at(a + r * stride + 2 * (k + c));
                 sums[c][r][0] = pair_product(sums[c][r][0], panel, pair);
