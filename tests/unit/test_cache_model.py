@@ -221,10 +221,24 @@ class CacheMachine(RuleBasedStateMachine):
         self.naive_before = found
         return found
 
+    def evictable_leaves_are_listed(self) -> bool:
+        """Every leaf that may be evicted has an entry in the heap."""
+        leaves = self.cache._leaves
+        listed = {(entry[-1], entry[0]) for entry in leaves._idle} | {
+            (entry[-1], entry[1]) for entry in leaves._known
+        }
+        return all((node, node.tick) in listed for node in self.unlocked_leaves())
+
+    def unlocked_leaves(self):
+        for root in self.cache.roots.values():
+            for node, _ in walk(root, ()):
+                if node.parent is not None and node.is_leaf and not node.locks:
+                    yield node
+
     def reads(self, tokens: Tokens, path: Tokens) -> bool:
         """Whole pages only."""
         whole = tokens[: len(tokens) // self.size * self.size]
-        return whole[: len(path)] == path
+        return len(path) % self.size == 0 and whole[: len(path)] == path
 
     @rule()
     def flush(self) -> None:
@@ -256,6 +270,7 @@ class CacheMachine(RuleBasedStateMachine):
             return
         check(self.cache)
         assert self.pool.held == 0
+        assert self.evictable_leaves_are_listed()
 
     @invariant()
     def what_is_locked_is_there(self) -> None:

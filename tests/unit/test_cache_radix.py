@@ -272,6 +272,14 @@ def test_alloc_evicts_what_it_takes_and_no_more() -> None:
     assert tree(cache) == "abcdefgh"
 
 
+def test_a_leaf_that_an_insert_splits_can_be_evicted() -> None:
+    cache = make()
+    insert(cache, "abcdefgh")
+    insert(cache, "abcdex")
+    assert cache.flush() == 3
+    assert cache.pool.free == cache.pool.total
+
+
 def test_shared_pages_do_not_become_free() -> None:
     cache = make(2)
     insert(cache, "abcdefgh")

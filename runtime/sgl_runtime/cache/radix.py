@@ -255,7 +255,9 @@ class RadixCache:
             if near.pages[(at - near.start) // self.page_size] != page:
                 duplicates.append(page)
             return near, True
-        parent = self._split(parent, at) if at < parent.end else parent
+        if at < parent.end:
+            lower, parent = parent, self._split(parent, at)
+            self._push(lower)  # it was touched as a whole
         return self._become_device(self._add_child(parent, key), [page]), False
 
     def _nearest_page(self, node: Node, depth: int, key: bytes) -> tuple[Node | None, int]:
