@@ -96,8 +96,8 @@ def _meta_validator(cls: Any) -> Any:
 def dialect(schema: Schema) -> Any:
     """The `jsonschema` validator class for the schema's ``$schema``; 2020-12 where there is none.
 
-    A schema without ``$schema`` that uses what only draft 4 says (a boolean ``exclusiveMinimum``) or only drafts up to 7
-    say (``items`` as a list, ``definitions`` with ``dependencies``) is read as that draft.
+    A schema without ``$schema`` that uses what only draft 4 says (a boolean ``exclusiveMinimum``) or only drafts
+    up to 7 say (``items`` as a list, ``additionalItems``) is read as that draft.
     """
     if isinstance(schema, bool):
         return jsonschema.Draft202012Validator

@@ -41,6 +41,7 @@ from sgl_grammars.schema.algebra import (
 )
 from sgl_grammars.schema.formats import NATIVE_FORMATS, PATTERN_FORMATS, UNENFORCED_FORMATS
 from sgl_grammars.schema.load import Schema, dialect
+from sgl_grammars.schema.patterns import ecma
 from sgl_grammars.schema.resolve import References
 from sgl_lang.errors import InvalidConstraint, UnsupportedFeature
 
@@ -49,7 +50,8 @@ MAX_ENUM = 100_000
 CONTAINS_POSITIONS = 16
 
 PLAIN = (
-    "minLength maxLength pattern minimum maximum exclusiveMinimum exclusiveMaximum multipleOf required minItems maxItems"
+    "minLength maxLength pattern minimum maximum exclusiveMinimum exclusiveMaximum multipleOf required "
+    "minItems maxItems"
 ).split()
 REFUSED = ("unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef")
 
@@ -189,6 +191,8 @@ class Rewriter:
         for keyword in PLAIN:
             if keyword in schema:
                 result[keyword] = schema[keyword]
+        if "pattern" in result:
+            result["pattern"] = ecma(result["pattern"])
         _numeric_bounds(result)
         if isinstance(result.get("required"), list):
             result["required"] = list(dict.fromkeys(result["required"]))
@@ -205,7 +209,7 @@ class Rewriter:
             }
         if schema.get("patternProperties"):
             result["patternProperties"] = {
-                name: self.rewrite(value, f"{place}.patternProperties.{name}")
+                ecma(name): self.rewrite(value, f"{place}.patternProperties.{name}")
                 for name, value in schema["patternProperties"].items()
             }
         if "additionalProperties" in schema:
@@ -318,7 +322,7 @@ class Rewriter:
         if names is True or names == {}:
             return True
         if names is False:
-            return any_of([{"type": [t for t in _NOT_OBJECT]}, {"type": "object", "maxProperties": 0}])
+            return any_of([{"type": list(_NOT_OBJECT)}, {"type": "object", "maxProperties": 0}])
         declared = list(schema.get("properties", {}))
         check = self._validator.evolve(schema=names)
         wrong = [name for name in declared if not check.is_valid(name)]
