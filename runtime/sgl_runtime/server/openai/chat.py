@@ -1,0 +1,286 @@
+"""``POST /v1/chat/completions``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sgl_grammars.tools import ToolCallParser, ToolPart
+from sgl_lang.errors import InvalidRequest
+from sgl_lang.tree import Chat, Delta, Failed, Finished, Gen, Operation, ProgramOptions, Ready
+from sgl_runtime.server.openai.constraints import constraint_of
+from sgl_runtime.server.openai.fields import ChatBody, decode
+from sgl_runtime.server.openai.messages import normalized
+from sgl_runtime.server.openai.output import FINISH, as_error, chat_logprobs, check_ready, forked, usage_of
+from sgl_runtime.server.openai.sampling import choices_of, program_options, sampling_of, seeded
+from sgl_runtime.server.openai.tools import ToolPlan, plan_tools
+from sgl_runtime.server.responses import Answer, Events, sse
+from sgl_runtime.server.serving import Serving, new_id
+
+__all__ = ["chat_completions"]
+
+
+@dataclass
+class ChatRequest:
+    """A checked request, ready to run."""
+
+    serving: Serving
+    body: ChatBody
+    options: ProgramOptions
+    operations: list[Operation]
+    n: int
+    plan: ToolPlan
+    id: str = field(default_factory=lambda: new_id("chatcmpl"))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.serving.model}
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return bool(self.body.logprobs)
+
+
+async def chat_completions(request: Request, serving: Serving) -> Response:
+    """Raises `InvalidRequest` for what is wrong with the body; what the engine refuses comes with the
+    response.
+    """
+    body = decode(await request.body(), ChatBody)
+    chat = prepare(body, serving, request.state.tenant)
+    return Events(_stream(chat)) if body.stream else Answer(lambda: _answer(chat))
+
+
+def prepare(body: ChatBody, serving: Serving, tenant: str) -> ChatRequest:
+    serving.check_model(body.model)
+    plan = plan_tools(body, serving.tool_format)
+    constraint = constraint_of(body)
+    if constraint is not None and plan.constraint is not None:
+        raise InvalidRequest(
+            "cannot be used together with tools", place="response_format", hint='set tool_choice to "none"'
+        )
+    n = choices_of(body, serving.options)
+    sampling = sampling_of(
+        body, serving.info.generation, max_tokens=_max_tokens(body), logprobs=_logprobs(body)
+    )
+    if plan.format is not None:
+        sampling = msgspec.structs.replace(sampling, skip_special_tokens=False)
+    gens = [
+        Gen(id=index, sampling=seeded(sampling, index), constraint=constraint or plan.constraint)
+        for index in range(n)
+    ]
+    options = program_options(body, serving.namespace(tenant, body.cache_salt))
+    return ChatRequest(serving, body, options, forked([[_prompt(body, plan, n, serving)]], [gens]), n, plan)
+
+
+def _prompt(body: ChatBody, plan: ToolPlan, node: int, serving: Serving) -> Chat:
+    continued = bool(body.continue_final_message)
+    add_prompt = body.add_generation_prompt
+    if add_prompt is None:
+        add_prompt = not continued
+    return Chat(
+        id=node,
+        messages=msgspec.json.encode(normalized(body.messages)).decode(),
+        tools=plan.shown,
+        add_generation_prompt=add_prompt,
+        continue_final_message=continued,
+        template_options=_template_options(body, serving),
+    )
+
+
+def _template_options(body: ChatBody, serving: Serving) -> dict[str, Any]:
+    """Variables for the chat template; one that it does not mention would be ignored, so it is refused."""
+    options = dict(body.chat_template_kwargs or {})
+    if body.reasoning_effort is not None:
+        options["reasoning_effort"] = body.reasoning_effort
+    source = str(getattr(serving.client.template, "source", ""))
+    for name, value in options.items():
+        place = "reasoning_effort" if name == "reasoning_effort" else f"chat_template_kwargs.{name}"
+        if name not in source:
+            raise InvalidRequest("this model's chat template does not use it", place=place)
+        if not (value is None or isinstance(value, (str, int, float, bool))):
+            raise InvalidRequest("must be a text, number, true, false or null", place=place)
+    return options
+
+
+def _max_tokens(body: ChatBody) -> int | None:
+    both = {body.max_tokens, body.max_completion_tokens} - {None}
+    if len(both) > 1:
+        raise InvalidRequest("differs from max_completion_tokens", place="max_tokens")
+    limit = next(iter(both), None)
+    if limit is not None and limit < 1:
+        raise InvalidRequest(f"must be at least 1, got {limit}", place="max_tokens")
+    return limit
+
+
+def _logprobs(body: ChatBody) -> int | None:
+    if body.top_logprobs is not None and not body.logprobs:
+        raise InvalidRequest("needs logprobs to be true", place="top_logprobs")
+    if body.top_logprobs is not None and not 0 <= body.top_logprobs <= 20:
+        raise InvalidRequest(f"must be between 0 and 20, got {body.top_logprobs}", place="top_logprobs")
+    return (body.top_logprobs or 0) if body.logprobs else None
+
+
+# ----------------------------------------------------------------------------------------------------------
+# answers
+
+
+async def _answer(chat: ChatRequest) -> bytes:
+    ready: dict[int, Ready] = {}
+    usage: dict[str, Any] = {}
+    with chat.serving.stream(chat.options) as program:
+        program.send(chat.operations)
+        async for event in program:
+            if isinstance(event, Failed):
+                raise as_error(event)
+            if isinstance(event, Ready):
+                ready[event.node] = check_ready(event)
+            elif isinstance(event, Finished):
+                usage = usage_of(event.usage)
+    choices = [_choice(chat, index, ready[index]) for index in range(chat.n)]
+    return msgspec.json.encode({**chat.head("chat.completion"), "choices": choices, "usage": usage})
+
+
+def _choice(chat: ChatRequest, index: int, ready: Ready) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": ready.text, "refusal": None}
+    finish = FINISH[ready.finish_reason]
+    if chat.plan.format is not None:
+        text, calls = chat.plan.format.parse(ready.text)
+        if calls:
+            message |= {
+                "content": text or None,
+                "tool_calls": [_call(new_id("call"), call.name, call.arguments) for call in calls],
+            }
+            finish = finish if finish == "length" else "tool_calls"
+        else:
+            message["content"] = text
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": chat_logprobs(ready.logprobs, chat.serving.tokenizer) if chat.wants_logprobs else None,
+        "finish_reason": finish,
+        **_extras(ready),
+    }
+
+
+def _extras(ready: Ready) -> dict[str, Any]:
+    """Beyond OpenAI: which stop ended the text, and which schema keywords were not enforced."""
+    extras: dict[str, Any] = {"stop_reason": ready.stop}
+    if ready.unenforced:
+        extras["unenforced"] = list(ready.unenforced)
+    return extras
+
+
+def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+# ----------------------------------------------------------------------------------------------------------
+# streams
+
+
+async def _stream(chat: ChatRequest) -> AsyncIterator[bytes]:
+    writer = _Writer(chat)
+    with chat.serving.stream(chat.options) as program:
+        program.send(chat.operations)
+        async for event in program:
+            if isinstance(event, Failed):
+                raise as_error(event)
+            for chunk in writer.chunks(event):
+                yield chunk
+    yield sse(b"[DONE]")
+
+
+class _Writer:
+    """Chunks of one streamed answer."""
+
+    def __init__(self, chat: ChatRequest) -> None:
+        self._chat = chat
+        self._head = chat.head("chat.completion.chunk")
+        stream_options = chat.body.stream_options
+        self._usage = bool(stream_options and stream_options.include_usage)
+        form = chat.plan.format
+        self._parsers = None if form is None else [ToolCallParser(form) for _ in range(chat.n)]
+        self._begun: set[int] = set()
+
+    def chunks(self, event: Any) -> list[bytes]:
+        if isinstance(event, Delta):
+            return [*self._begin(event.node), *self._delta(event)]
+        if isinstance(event, Ready):
+            check_ready(event)
+            return [*self._begin(event.node), *self._end(event)]
+        if isinstance(event, Finished) and self._usage:
+            return [self._chunk([], usage=usage_of(event.usage))]
+        return []
+
+    def _begin(self, index: int) -> list[bytes]:
+        if index in self._begun:
+            return []
+        self._begun.add(index)
+        return [self._choice(index, {"role": "assistant", "content": "", "refusal": None})]
+
+    def _delta(self, event: Delta) -> list[bytes]:
+        logprobs = None
+        if self._chat.wants_logprobs and event.logprobs:
+            logprobs = chat_logprobs(event.logprobs, self._chat.serving.tokenizer)
+        if self._parsers is None:
+            return (
+                [self._choice(event.node, {"content": event.text}, logprobs=logprobs)]
+                if event.text or logprobs
+                else []
+            )
+        parts = self._parsers[event.node].push(event.text)
+        deltas = [_part(part) for part in parts] or ([{}] if logprobs else [])
+        # the log probabilities of a delta go with the first chunk that it becomes
+        return [
+            self._choice(event.node, delta, logprobs=logprobs if at == 0 else None)
+            for at, delta in enumerate(deltas)
+        ]
+
+    def _end(self, event: Ready) -> list[bytes]:
+        finish, parts = FINISH[event.finish_reason], []
+        if self._parsers is not None:
+            parser = self._parsers[event.node]
+            parts = parser.finish()
+            if parser.calls and finish != "length":
+                finish = "tool_calls"
+        last = self._choice(event.node, {}, finish=finish, extras=_extras(event))
+        return [*(self._choice(event.node, _part(part)) for part in parts), last]
+
+    def _choice(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        *,
+        logprobs: dict[str, Any] | None = None,
+        finish: str | None = None,
+        extras: dict[str, Any] | None = None,
+    ) -> bytes:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish,
+            **(extras or {}),
+        }
+        return self._chunk([choice])
+
+    def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
+        data: dict[str, Any] = {**self._head, "choices": choices}
+        if self._usage:
+            data["usage"] = usage
+        return sse(msgspec.json.encode(data))
+
+
+def _part(part: ToolPart) -> dict[str, Any]:
+    """A parsed piece as OpenAI's delta: a call's id and name come once, its arguments in fragments."""
+    if part.kind == "text":
+        return {"content": part.text}
+    if part.kind == "call":
+        return {"tool_calls": [{"index": part.index, **_call(new_id("call"), part.text, "")}]}
+    return {"tool_calls": [{"index": part.index, "function": {"arguments": part.text}}]}
