@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -46,6 +47,15 @@ def _encode(tokenizer: Tokenizer, docs: list[Document], base_weight: float) -> I
         yield ids, weights
 
 
+def _documents(first: int, last: int) -> Iterator[Document]:
+    """The documents of some seeds; one that fails is named and left out rather than ending an hour of training."""
+    for seed in range(first, last):
+        try:
+            yield document(seed)
+        except (IndexError, KeyError, ValueError) as error:
+            print(f"seed {seed}: {error!r}", file=sys.stderr, flush=True)
+
+
 def make_chunk(tokenizer: Tokenizer, index: int, size: int, base_weight: float) -> Chunk:
     """Chunk `index`: documents until `size` tokens are full; the last one is cut."""
     ids = np.zeros(size, np.uint16)
@@ -53,7 +63,7 @@ def make_chunk(tokenizer: Tokenizer, index: int, size: int, base_weight: float) 
     weights = np.zeros(size, np.float32)
     seed, at = index * DOCUMENTS_OF_CHUNK, 0
     while at < size:
-        docs = [document(s) for s in range(seed, seed + 64)]
+        docs = list(_documents(seed, seed + 64))
         seed += 64
         for tokens, worth in _encode(tokenizer, docs, base_weight):
             n = min(len(tokens), size - at)
@@ -90,4 +100,4 @@ def stream(folder: Path, size: int, workers: int, base_weight: float, first: int
         context.Process(target=_work, args=(str(folder), first + i, workers, size, base_weight, queue), daemon=True).start()
     while True:
         for queue in queues:
-            yield queue.get()
+            yield queue.get(timeout=300)  # a worker that died must not leave the trainer waiting for ever

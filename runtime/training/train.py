@@ -140,9 +140,11 @@ def train(options: argparse.Namespace) -> None:
     chunks = stream(options.tokenizer, options.chunk, options.workers, options.base_weight, options.first_chunk)
     source = batches(chunks, options.batch // options.chunk, device, max_documents=max(8, options.batch // 96))
     clock = Clock(options.minutes, options.steps)
-    total, started, step = torch.zeros((), device=device), time.time(), 0
+    total, started, step, waited = torch.zeros((), device=device), time.time(), 0, 0.0
     while step < clock.steps:
+        asked = time.perf_counter()
         batch = next(source)
+        waited += time.perf_counter() - asked
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = forward(batch.ids, batch.positions, batch.targets, batch.weights, batch.bounds, CONTEXT)
         loss.backward()
@@ -155,10 +157,17 @@ def train(options: argparse.Namespace) -> None:
         model.zero_grad(set_to_none=True)
         total += loss.detach()
         step += 1
+        if step == options.profile:
+            profiler = torch.profiler.profile()
+            profiler.start()
+        if step == options.profile + 3 and options.profile:
+            torch.cuda.synchronize()
+            profiler.stop()
+            print(profiler.key_averages().table(sort_by="cuda_time_total", row_limit=28, max_name_column_width=70), flush=True)
         clock.tick(step)
         if step % options.report == 0 or step == clock.steps:
             speed = options.batch * (step - 30) / (time.time() - clock.begin) / 1e6 if clock.begin and step > 30 else 0.0
-            print(f"step {step} loss {total.item() / options.report:.4f} rate {rate:.2e} {speed:.2f}M tokens/s {time.time() - started:.0f}s", flush=True)
+            print(f"step {step} loss {total.item() / options.report:.4f} rate {rate:.2e} {speed:.2f}M tokens/s {time.time() - started:.0f}s ({waited:.0f}s on data)", flush=True)
             total.zero_()
     export(model, options.out)
     record = {"steps": step, "tokens": step * options.batch, "seconds": round(time.time() - started), "chunks": step * (options.batch // options.chunk)}
@@ -181,6 +190,7 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.1)
     parser.add_argument("--base-weight", type=float, default=0.08, help="loss weight of tokens outside the answers")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--profile", type=int, default=0, help="profile three steps from this one on")
     parser.add_argument("--report", type=int, default=250)
     train(parser.parse_args())
 

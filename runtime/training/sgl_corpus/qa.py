@@ -35,7 +35,7 @@ def _answer(fact: Fact) -> str:
 
 def _askable(facts: list[Fact]) -> list[Fact]:
     """Facts whose answer is a span of the text."""
-    return [f for f in facts if not f.flag and not f.options] or [f for f in facts if f.flag]
+    return [f for f in facts if not f.flag and not f.options] or facts
 
 
 def _passage(rng: Rng, long: bool) -> tuple[str, list[Fact], list[Fact]]:
