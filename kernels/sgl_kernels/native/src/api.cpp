@@ -2,6 +2,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include "bitmask.h"
 #include "decoder.h"
 
@@ -49,6 +53,11 @@ EXPORT void sgl_pack(const void* source, int64_t rows, int64_t depth, const int6
 }
 
 EXPORT void* sgl_decoder_new(const SglConfig* config, const SglLayer* layers, int32_t bytes) {
+#if defined(__GLIBC__)
+    // Logits of a batch are megabytes: taken anew from the system at every step, their pages would be cleared each time.
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
     Pool* pool = shared_pool(config->threads);
     Stepper* made = nullptr;
     if (bytes == 2)

@@ -2,13 +2,20 @@
 //
 // Memory: [layers][2 (key, value)][pages][kv_heads][page_size][head_dim]. The tokens of a sequence are found through an
 // array of pointers to their keys, made once per sequence and head; a value lies at a fixed distance from its key. So
-// page sizes do not matter to the inner loops.
+// page sizes do not matter to the inner loops. The array goes FETCH_KEYS + 16 beyond the last token, pointing at it.
 #pragma once
 #include <algorithm>
 
 #include "numbers.h"
 
 namespace sgl {
+
+constexpr long FETCH_KEYS = 32;  // a sequence's pages are scattered, so the hardware cannot guess what comes next
+
+template <class W> static inline void fetch(const W* row, int dim) {
+    for (unsigned long byte = 0; byte < dim * sizeof(W); byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(row) + byte);
+}
 
 #if defined(SGL_AVX512)
 // Lane t of the result is the sum of the lanes of sums[t].
@@ -79,6 +86,7 @@ static inline void mix(const float* weights, const W* const* keys, long to_value
     for (; t + CHAINS <= count; t += CHAINS)
         for (int c = 0; c < CHAINS; ++c) {
             const W* value = keys[t + c] + to_value;
+            fetch(keys[t + c + FETCH_KEYS] + to_value, BLOCKS * LANES);
             vec weight = splat(weights[t + c]);
             for (int b = 0; b < BLOCKS; ++b) sums[c][b] += weight * load(value + b * LANES);
         }
@@ -104,8 +112,11 @@ static inline void mix_values(const float* weights, const W* const* keys, long t
 // scores [count] -> exp(scale * (score - largest)); returns their sum. `scores` may be written up to the next multiple
 // of 16.
 static inline float soften(float* scores, long count, float scale) {
-    float largest = scores[0];
-    for (long t = 1; t < count; ++t) largest = scores[t] > largest ? scores[t] : largest;
+    vec most = splat(scores[0]);
+    long whole = count / LANES * LANES;
+    for (long i = 0; i < whole; i += LANES) most = larger(load(scores + i), most);
+    float largest = sgl::largest(most);
+    for (long i = whole; i < count; ++i) largest = scores[i] > largest ? scores[i] : largest;
     vec total = {};
     long t = 0;
     for (; t + LANES <= count; t += LANES) {
@@ -135,8 +146,11 @@ static inline void attend_rows(const W* queries, W* out, long stride, int rows, 
     for (long start = 0; start < longest; start += KEYS_AT_ONCE)
         for (int r = 0; r < rows; ++r) {
             long end = std::min(visible[r], start + KEYS_AT_ONCE);
-            for (long t = start; t < end; t += 16)
+            for (long t = start; t < end; t += 16) {
+                if (r == 0)
+                    for (long ahead = t + FETCH_KEYS; ahead < t + FETCH_KEYS + 16; ++ahead) fetch(keys[ahead], dim);
                 score16(queries + r * stride, keys + t, dim, scores + r * score_stride + t);
+            }
         }
     float totals[64];
     for (int r = 0; r < rows; ++r) totals[r] = soften(scores + r * score_stride, visible[r], scale);
@@ -147,8 +161,7 @@ static inline void attend_rows(const W* queries, W* out, long stride, int rows, 
             if (count > 0)
                 mix_values(scores + r * score_stride + start, keys + start, to_value, count, dim, mixed + r * dim);
         }
-    for (int r = 0; r < rows; ++r)
-        for (int d = 0; d < dim; ++d) narrow(mixed[r * dim + d] / totals[r], out + r * stride + d);
+    for (int r = 0; r < rows; ++r) narrow_all(mixed + r * dim, 1.0f / totals[r], dim, out + r * stride);
 }
 
 }  // namespace sgl

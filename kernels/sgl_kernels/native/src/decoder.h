@@ -278,11 +278,22 @@ template <class W> class Decoder final : public Stepper {
         long half = c_.head_dim / 2;
         float factor = 1.0f;
         if (weight) {
-            float total = 0;
-            for (long i = 0; i < c_.head_dim; ++i) total += in[i] * in[i];
+            vec squares = {};
+            long i = 0;
+            for (; i + LANES <= c_.head_dim; i += LANES) squares += load(in + i) * load(in + i);
+            float total = sum(squares);
+            for (; i < c_.head_dim; ++i) total += in[i] * in[i];
             factor = 1.0f / std::sqrt(total / float(c_.head_dim) + c_.norm_eps);
         }
-        for (long i = 0; i < half; ++i) {
+        long i = 0;
+        for (; i + LANES <= half; i += LANES) {
+            vec first = load(in + i) * factor, second = load(in + i + half) * factor;
+            if (weight) first *= load(weight + i), second *= load(weight + i + half);
+            vec cos = load(angles + i), sin = load(angles + i + half);
+            store(out + i, first * cos - second * sin);
+            store(out + i + half, second * cos + first * sin);
+        }
+        for (; i < half; ++i) {
             float first = in[i] * factor, second = in[i + half] * factor;
             if (weight) first *= weight[i], second *= weight[i + half];
             narrow(first * angles[i] - second * angles[i + half], out + i);
@@ -300,8 +311,7 @@ template <class W> class Decoder final : public Stepper {
         long page = s_->slots[t] / c_.page_size, offset = s_->slots[t] % c_.page_size * dim;
         turn(in + query_ + head * dim, layer.key_norm, angles, page_at(l, 0, page, head) + offset);
         W* value = page_at(l, 1, page, head) + offset;
-        const float* from = in + query_ + (c_.kv_heads + head) * dim;
-        for (long i = 0; i < dim; ++i) narrow(from[i], value + i);
+        narrow_all(in + query_ + (c_.kv_heads + head) * dim, 1.0f, dim, value);
     }
 
     // Tokens [from, to) of a run against all that its sequence has, for the query heads of one KV head.
@@ -310,13 +320,13 @@ template <class W> class Decoder final : public Stepper {
         long first = s_->query_starts[run], count = s_->query_starts[run + 1] - first;
         long context = s_->context_lens[run] - (count - to), padded = round_up(context, 16);
         long group = c_.heads / c_.kv_heads, dim = c_.head_dim;
-        own.keys.resize(padded);
+        own.keys.resize(padded + FETCH_KEYS + 16);
         const int32_t* table = s_->page_table + run * s_->table_width;
         for (long t = 0, p = 0; t < context; ++p) {
             const W* key = page_at(l, 0, table[p], head);
             for (long i = 0; i < c_.page_size && t < context; ++i, ++t) own.keys[t] = key + i * dim;
         }
-        for (long t = context; t < padded; ++t) own.keys[t] = own.keys[context - 1];
+        std::fill(own.keys.begin() + context, own.keys.end(), own.keys[context - 1]);
         for (long t = from; t < to; ++t) {
             own.visible.assign(group, context - (to - 1 - t));
             W* queries = queries_.data() + (first + t) * query_ + head * group * dim;

@@ -34,6 +34,10 @@ static inline void store(float* p, vec v) { std::memcpy(p, &v, sizeof v); }
 static inline vec splat(float x) { return vec{} + x; }
 
 static inline vec load(const bf16* p) {
+#if defined(SGL_AVX512)
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return (vec)_mm512_slli_epi32(wide, 16);
+#else
     typedef uint16_t half __attribute__((vector_size(32)));
     half h;
     std::memcpy(&h, p, sizeof h);
@@ -41,6 +45,7 @@ static inline vec load(const bf16* p) {
     vec v;
     std::memcpy(&v, &wide, sizeof v);
     return v;
+#endif
 }
 
 static inline float widen(float x) { return x; }
@@ -80,6 +85,21 @@ static inline float sum(vec v) {
     for (int i = 0; i < LANES; ++i) total += v[i];
     return total;
 #endif
+}
+
+static inline vec larger(vec a, vec b) { return a > b ? a : b; }
+
+static inline float largest(vec v) {
+    float most = v[0];
+    for (int i = 1; i < LANES; ++i) most = v[i] > most ? v[i] : most;
+    return most;
+}
+
+// Numbers beyond a multiple of 16 are handled one by one.
+template <class W> static inline void narrow_all(const float* in, float factor, long count, W* out) {
+    long i = 0;
+    for (; i + LANES <= count; i += LANES) store(out + i, load(in + i) * factor);
+    for (; i < count; ++i) narrow(in[i] * factor, out + i);
 }
 
 // e^x to within 2 units in the last place (range reduction and a polynomial, after Cephes); 0 below -87.
