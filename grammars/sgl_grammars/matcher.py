@@ -1,98 +1,289 @@
-"""Matchers: where one sequence stands in its grammar.
+"""Compiled grammars and matchers: the interface that every grammar engine is brought to.
 
-Life cycle: `spec.Constraint` -> `compiler.Compiler.compile` -> `CompiledGrammar` (shared) -> `Matcher` (one per sequence).
-A matcher's error is a state of its one request; nothing here raises for what a model or a user wrote.
+A `CompiledGrammar` is shared by all generations that use it; a `Matcher` belongs to one of them. What the engines
+differ in is small (`_advance`, `_retract`, `_fill`, ...); everything that must be the same for all is done here, once:
+end tokens, rollback over an end, errors, shared states, forced tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-MaskRow = npt.NDArray[np.int32]
-"""int32 [mask_words] over the padded vocabulary; bit j of word i stands for token 32 i + j, 1 = allowed."""
-Masks = npt.NDArray[np.int32]
+from sgl_grammars.forced import Forcer
+from sgl_grammars.vocabulary import Vocabulary
+
+__all__ = ["CompiledGrammar", "Matcher", "fill_masks"]
+
+Row: TypeAlias = NDArray[np.int32]
 
 
-class Matcher(Protocol):
-    """Walks a compiled grammar token by token."""
+class Trail:
+    """The tokens that one or more matchers of a grammar have taken, as a path of nodes that they share.
 
-    @property
-    def done(self) -> bool:
-        """An end token was accepted, or nothing at all can follow."""
-        ...
+    Two matchers of one grammar that took the same tokens stand on the same node, so that whatever is computed for a
+    state (a mask within a batch, forced tokens) is computed once.
+    """
 
-    @property
-    def accepting(self) -> bool:
-        """The text so far is whole: it may end here."""
-        ...
+    __slots__ = ("__weakref__", "forced", "parent", "token")
 
-    @property
-    def complete(self) -> bool:
-        """The text is whole and nothing but an end token could follow."""
-        ...
+    def __init__(self, parent: Trail | None, token: int) -> None:
+        self.parent = parent
+        self.token = token
+        self.forced: tuple[int, ...] | None = None
 
-    @property
-    def error(self) -> str | None:
-        """Why this matcher cannot go on; sticky."""
-        ...
+    def tail(self, count: int) -> list[int]:
+        """The last `count` tokens, oldest first."""
+        tokens: list[int] = []
+        node: Trail | None = self
+        while node is not None and node.parent is not None and len(tokens) < count:
+            tokens.append(node.token)
+            node = node.parent
+        return tokens[::-1]
 
-    def fill_mask(self, row: MaskRow) -> None:
-        """Write the tokens allowed next. End tokens are allowed exactly where the text may end."""
-        ...
+
+class CompiledGrammar(ABC):
+    """A constraint made ready for one vocabulary. `nbytes` is an estimate, for caches that are bounded by bytes."""
+
+    backend: str = ""
+
+    def __init__(self, vocabulary: Vocabulary, *, nbytes: int, unenforced: tuple[str, ...] = ()) -> None:
+        self.vocabulary = vocabulary
+        self.nbytes = nbytes
+        self.unenforced = unenforced
+        self.eos = EosBits(vocabulary)
+        self.root = Trail(None, -1)
+        self._trails: WeakValueDictionary[tuple[int, int], Trail] = WeakValueDictionary()
+        self.forcer: Forcer | None = None
+
+    @abstractmethod
+    def matcher(self) -> Matcher:
+        """A new matcher at the start of the text."""
+
+    def step(self, node: Trail, token: int) -> Trail:
+        """The node after `node` and `token`; the same object for the same path as long as anyone stands on it."""
+        key = (id(node), token)  # the child keeps its parent alive, so a living entry's id is never reused
+        child = self._trails.get(key)
+        if child is None:
+            child = self._trails[key] = Trail(node, token)
+        return child
+
+
+class EosBits:
+    """Where the end tokens of a vocabulary are in a mask row."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        bits: dict[int, int] = {}
+        for token in vocabulary.eos_token_ids:
+            bits[token >> 5] = bits.get(token >> 5, 0) | 1 << (token & 31)
+        self._bits = [(word, np.uint32(mask).view(np.int32)) for word, mask in bits.items()]
+
+    def write(self, row: Row, allowed: bool) -> None:
+        for word, bits in self._bits:
+            row[word] = row[word] | bits if allowed else row[word] & ~bits
+
+
+class Matcher(ABC):
+    """Follows one text through a grammar, token by token.
+
+    `fill_mask` allows end tokens exactly where the text may end. A token that is not allowed leaves the state as it
+    was. An engine that gives up (a limit, an internal fault) puts this matcher, and no other, into a final `error`.
+    """
+
+    def __init__(self, compiled: CompiledGrammar, trail: Trail | None = None, *, ended: bool = False) -> None:
+        self.compiled = compiled
+        self.vocabulary = compiled.vocabulary
+        self.error: str | None = None
+        self.trail = compiled.root if trail is None else trail
+        self._ended = ended
+
+    # What an engine provides; tokens given to it are text tokens or special tokens of the grammar, never end tokens.
+
+    @abstractmethod
+    def _advance(self, token: int) -> bool:
+        """Take a token; False and no change if it is not allowed."""
+
+    @abstractmethod
+    def _retract(self, count: int) -> None:
+        """Undo the last `count` tokens."""
+
+    @abstractmethod
+    def _fill(self, row: Row) -> None:
+        """Write the bits of the tokens that may follow; end tokens may be written either way."""
+
+    @abstractmethod
+    def _accepts(self) -> bool:
+        """The text may end here."""
+
+    @abstractmethod
+    def _stopped(self) -> bool:
+        """No token but an end token can follow."""
+
+    @abstractmethod
+    def _forced_bytes(self) -> bytes:
+        """Bytes that every continuation starts with."""
+
+    @abstractmethod
+    def _copy(self) -> Matcher:
+        """An independent matcher in the same state (trail, ended and error are set by `fork`)."""
+
+    def _possible(self, tokens: Sequence[int]) -> bool:
+        """Could `tokens` follow, all of them?"""
+        taken = 0
+        for token in tokens:
+            if not self._advance(token):
+                break
+            taken += 1
+        if taken:
+            self._retract(taken)
+        return taken == len(tokens)
+
+    # What the runtime uses.
+
+    def fill_mask(self, row: Row) -> None:
+        """Write the allowed tokens into `row`, int32 ``[mask_words]``: bit j of word i stands for token 32 i + j."""
+        if self._ended or self.error is not None:
+            row.fill(0)
+            self.compiled.eos.write(row, True)
+            return
+        self._guard(lambda: self._fill(row))
+        self.finish_row(row)
+
+    def finish_row(self, row: Row) -> None:
+        """Set the end tokens of a row that the engine has filled (or could not fill)."""
+        if self.error is not None:
+            row.fill(0)
+        self.compiled.eos.write(row, self.error is not None or self.accepting)
 
     def accept(self, token: int) -> bool:
-        """Move on by `token`; False, and nothing changed, if it is not allowed."""
-        ...
+        """Move on by `token`; False if it is not allowed here, and then nothing has changed."""
+        if self._ended or self.error is not None or not 0 <= token < self.vocabulary.size:
+            return False
+        if token in self.vocabulary.eos_token_ids:
+            self._ended = self.accepting
+            return self._ended
+        if not self._guard(lambda: self._advance(token)):
+            return False
+        self.trail = self.compiled.step(self.trail, token)
+        return True
 
     def forced_tokens(self) -> list[int]:
-        """Tokens that must come next, canonical and stable at the boundary; the matcher does not move."""
-        ...
+        """The canonical tokens that must come next whatever follows them; [] if there are none."""
+        if self._ended or self.error is not None:
+            return []
+        if self.trail.forced is None:
+            found = self._guard(self._find_forced)
+            self.trail.forced = tuple(found or ())
+        return list(self.trail.forced)
 
-    def rollback(self, n: int) -> None:
-        """Take back the last `n` accepted tokens."""
-        ...
+    def _find_forced(self) -> list[int]:
+        forcer = self.compiled.forcer
+        if forcer is None or self._accepts():
+            return []
+        known = self._forced_bytes()
+        return forcer.forced(self.trail.tail(forcer.window), known, self._possible) if known else []
+
+    def forced_bytes(self) -> bytes:
+        """The bytes that every continuation starts with; b"" where the text may end."""
+        if self._ended or self.error is not None or self._accepts():
+            return b""
+        return bytes(self._guard(self._forced_bytes) or b"")
+
+    def rollback(self, count: int) -> None:
+        """Undo the last `count` accepted tokens, an end token included. An error stays."""
+        if count and self._ended:
+            self._ended, count = False, count - 1
+        if not count or self.error is not None:
+            return
+        node: Trail | None = self.trail
+        for _ in range(count):
+            node = node.parent if node is not None else None
+        if node is None:
+            raise ValueError(f"cannot undo {count} tokens: fewer were accepted")
+        self._guard(lambda: self._retract(count))
+        self.trail = node
 
     def fork(self) -> Matcher:
         """An independent matcher in the same state."""
-        ...
-
-
-class CompiledGrammar(Protocol):
-    """A grammar bound to a vocabulary; immutable, shared by many matchers."""
+        copy = self._copy()
+        copy.trail, copy.error, copy._ended = self.trail, self.error, self._ended
+        return copy
 
     @property
-    def backend(self) -> str: ...
-    @property
-    def nbytes(self) -> int:
-        """Estimated memory, for cache limits."""
-        ...
+    def accepting(self) -> bool:
+        """The text may end here."""
+        return self.error is None and (self._ended or self._accepts())
 
     @property
-    def unenforced(self) -> tuple[str, ...]:
-        """Places of schema keywords that are not enforced (only where the constraint is not strict)."""
-        ...
+    def complete(self) -> bool:
+        """The text may end here and no token could follow."""
+        return self._ended or (self.error is None and self._stopped() and self._accepts())
 
-    def matcher(self) -> Matcher: ...
+    @property
+    def done(self) -> bool:
+        """An end token was accepted, or no text could follow."""
+        return self._ended or (self.error is None and self._stopped())
+
+    def _guard(self, call: Callable[[], Any]) -> Any:
+        """Run a call into the engine; whatever it raises becomes this matcher's error."""
+        try:
+            return call()
+        except Exception as error:
+            self.error = f"{self.compiled.backend}: {error}"
+            return None
 
 
-class BatchFiller(Protocol):
-    """A matcher type that fills many rows at once, without the GIL."""
-
-    def fill_many(self, matchers: Sequence[Matcher], rows: Sequence[MaskRow]) -> None: ...
+FillRows = Callable[[list[tuple[Matcher, int]], Row], None]
+_BATCH_FILLERS: dict[type[Matcher], FillRows] = {}
 
 
-def fill_masks(matchers: Sequence[Matcher], masks: Masks) -> None:
-    """Fill ``masks[i]`` for ``matchers[i]``, in parallel where the backend can."""
-    groups: dict[int, tuple[BatchFiller, list[int]]] = {}
+def batch_filler(kind: type[Matcher], fill: FillRows) -> None:
+    """Let `fill` write the rows of all matchers of `kind` in a batch; it is given ``[(matcher, row index)]``."""
+    _BATCH_FILLERS[kind] = fill
+
+
+def fill_masks(matchers: Sequence[Matcher], masks: Row) -> None:
+    """Fill row i of `masks`, C-contiguous int32 ``[M, mask_words]``, for matcher i.
+
+    Matchers in the same state share the work; engines that can fill many rows in parallel, outside of Python's lock,
+    do so. A matcher that fails sets its own `error` and gets a row that allows the end tokens only.
+    """
+    if masks.shape[0] < len(matchers):
+        raise ValueError(f"{len(matchers)} matchers do not fit into {masks.shape[0]} rows")
+    first: dict[int, int] = {}
+    copies: list[tuple[int, int]] = []
+    groups: dict[type[Matcher], list[tuple[Matcher, int]]] = {}
     for index, matcher in enumerate(matchers):
-        filler: BatchFiller | None = getattr(matcher, "filler", None)
-        if filler is None:
+        if matcher.error is not None or matcher._ended:
             matcher.fill_mask(masks[index])
+            continue
+        source = first.setdefault(id(matcher.trail), index)
+        if source != index:
+            copies.append((source, index))
         else:
-            groups.setdefault(id(filler), (filler, []))[1].append(index)
-    for filler, indices in groups.values():
-        filler.fill_many([matchers[i] for i in indices], [masks[i] for i in indices])
+            groups.setdefault(type(matcher), []).append((matcher, index))
+    for kind, members in groups.items():
+        _fill_group(kind, members, masks)
+    for source, index in copies:
+        _share_row(matchers[source], matchers[index], masks[source], masks[index])
+
+
+def _fill_group(kind: type[Matcher], members: list[tuple[Matcher, int]], masks: Row) -> None:
+    fill = _BATCH_FILLERS.get(kind)
+    if fill is not None and len(members) > 1:
+        fill(members, masks)
+        return
+    for matcher, index in members:
+        matcher.fill_mask(masks[index])
+
+
+def _share_row(source: Matcher, matcher: Matcher, filled: Row, row: Row) -> None:
+    if source.error is not None:  # the source's trouble may be its own
+        matcher.fill_mask(row)
+    else:
+        row[:] = filled
