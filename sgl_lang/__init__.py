@@ -12,6 +12,7 @@
     print(capital.run("France")["city"])
 """
 
+from sgl_lang.agent import agent
 from sgl_lang.backends.base import Backend, Capabilities
 from sgl_lang.backends.default import get_default_backend, set_default_backend
 from sgl_lang.backends.local import Engine
@@ -57,6 +58,7 @@ from sgl_lang.program import AsyncFunction, Function, function
 from sgl_lang.refs import Ref
 from sgl_lang.replay import run_tree
 from sgl_lang.state import AsyncProgramState, ForkGroup, ProgramState
+from sgl_lang.tools import Answer, Tool, ToolCall, gen_calls, tool, tools
 from sgl_lang.tree import RequestTree, SamplingParams, Usage
 
 __all__ = [
@@ -66,6 +68,8 @@ __all__ = [
     "gen", "gen_int", "gen_string", "select", "image", "system", "user", "assistant", "tool_message",
     "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
     "token_length_normalized", "greedy_token_selection", "unconditional_likelihood_normalized",
+    # tools
+    "tool", "tools", "Tool", "ToolCall", "Answer", "gen_calls", "agent",
     # backends
     "Backend", "Capabilities", "Engine", "Remote", "set_default_backend", "get_default_backend",
     # data

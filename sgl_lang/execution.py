@@ -10,13 +10,15 @@ The listener takes `_cond` only.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sgl_grammars.tools import FORMATS, ToolFormat
 from sgl_lang import refs
-from sgl_lang.errors import Cancelled, DeadlineExceeded, NotStatic, ProgramError, SglError
+from sgl_lang.errors import Cancelled, DeadlineExceeded, NotStatic, ProgramError, SglError, UnsupportedFeature
 from sgl_lang.options import DEFAULT_WAIT_S, RunOptions
 from sgl_lang.places import NOWHERE, Place, caller
 from sgl_lang.tree import (
@@ -84,7 +86,8 @@ class Execution:
         self._callbacks: list[Callable[[], None]] = []
         self._open: tuple[BranchId, list[Node]] | None = None
         self._sent = 0
-        self._next_node = 0
+        self._node_ids = itertools.count()
+        self._highest = -1
         self._next_branch = ROOT + 1
         self._cond = threading.Condition()
         self._sending = threading.Lock()
@@ -98,8 +101,7 @@ class Execution:
         return self.backend is None
 
     def new_node(self) -> NodeId:
-        self._next_node += 1
-        return self._next_node - 1
+        return next(self._node_ids)
 
     def add(self, branch: BranchId, node: Node) -> None:
         """Append a node to a branch; sent later."""
@@ -117,6 +119,7 @@ class Execution:
             nodes.append(node)
             self.places[node.id] = caller()
             self.branch_of[node.id] = branch
+            self._highest = max(self._highest, node.id)
             self._note_dependence(branch, node)
 
     def _note_dependence(self, branch: BranchId, node: Node) -> None:
@@ -134,23 +137,24 @@ class Execution:
             self.operations.append(operation)
 
     def fork(self, branch: BranchId, count: int) -> tuple[BranchId, ...]:
-        children = tuple(range(self._next_branch, self._next_branch + count))
-        self._next_branch += count
-        for child in children:
-            self.parents[child] = (branch, self._next_node)
-        self.do(Fork(branch=branch, children=children))
+        with self._cond:
+            children = tuple(range(self._next_branch, self._next_branch + count))
+            self._next_branch += count
+            fork_at = self._highest + 1
+            self.parents.update(dict.fromkeys(children, (branch, fork_at)))
+            self.do(Fork(branch=branch, children=children))
         return children
 
     def adopt(self, branch: BranchId, node: Node) -> None:
         """Append a node that has its id already."""
-        self._next_node = max(self._next_node, node.id + 1)
+        self._node_ids = itertools.count(node.id + 1)
         self.add(branch, node)
 
     def adopt_fork(self, operation: Fork) -> None:
         """Append a fork whose children have their ids already."""
         self._next_branch = max(self._next_branch, *operation.children) + 1
-        for child in operation.children:
-            self.parents[child] = (operation.branch, self._next_node)
+        fork_at = self._highest + 1
+        self.parents.update(dict.fromkeys(operation.children, (operation.branch, fork_at)))
         self.do(operation)
 
     def fill(self, node: NodeId, text: str) -> None:
@@ -212,6 +216,18 @@ class Execution:
             self._finish(ErrorInfo(code=Cancelled.code, message=f"{self.name} was cancelled"))
         elif not self._done:
             self._session.cancel()
+
+    def tool_format(self) -> ToolFormat:
+        """How the model writes tool calls; raises `UnsupportedFeature` if that is not known."""
+        if self.backend is None:
+            return FORMATS["sgl-tiny"]
+        style = self.backend.tool_format()
+        if style is None:
+            raise UnsupportedFeature(
+                f"the model of the {self.backend.capabilities.name} backend has no known tool-call format",
+                hint="use sgl.gen with a type that describes the call",
+            )
+        return style
 
     def tree(self) -> RequestTree:
         with self._cond:

@@ -225,13 +225,27 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "invert": operator.invert,
 }  # fmt: skip
 _BINARY: dict[str, Callable[..., Any]] = {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "truediv": operator.truediv,
+    "sub": operator.sub, "mul": operator.mul, "truediv": operator.truediv,
     "floordiv": operator.floordiv, "mod": operator.mod, "pow": operator.pow, "and": operator.and_,
     "or": operator.or_, "xor": operator.xor, "divmod": divmod,
 }  # fmt: skip
+
+
+def _add(self: Ref[Any], other: Any) -> Any:
+    """With a text, the text of the value; else its sum."""
+    other = resolve(other)
+    return str(self) + other if isinstance(other, str) else self._value() + other
+
+
+def _radd(self: Ref[Any], other: Any) -> Any:
+    other = resolve(other)
+    return other + str(self) if isinstance(other, str) else other + self._value()
+
 
 for _name, _function in _PLAIN.items():
     setattr(Ref, f"__{_name}__", _forward(_function))
 for _name, _function in _BINARY.items():
     setattr(Ref, f"__{_name}__", _forward(_function))
     setattr(Ref, f"__r{_name}__", _reflected(_function))
+for _name, _function in {"__add__": _add, "__radd__": _radd}.items():
+    setattr(Ref, _name, _function)

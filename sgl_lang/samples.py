@@ -7,7 +7,7 @@ import sys
 import warnings
 from typing import Any
 
-from sgl_grammars.spec import Choice, Constraint, JsonSchema, Regex
+from sgl_grammars.spec import Choice, Constraint, JsonSchema, Regex, StructuralTag
 from sgl_lang.errors import InvalidRequest
 
 if sys.version_info >= (3, 11):
@@ -34,6 +34,10 @@ def sample(constraint: Constraint | None, name: str | None = None) -> str:
         schema = json.loads(constraint.schema)
         value = schema_sample(schema, schema, name or "text")
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    if isinstance(constraint, StructuralTag):
+        tag = constraint.tags[0]
+        begin, end = (tag.begin, tag.end) if constraint.at_least else ("", "")
+        return begin + sample(tag.content if begin else None, name) + end
     raise InvalidRequest(
         f"there is no sample for {type(constraint).__name__}", place=name, hint="script an answer for it"
     )

@@ -9,17 +9,20 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
+import msgspec
 from typing_extensions import Self
 
-from sgl_lang import streams
+from sgl_lang import control, streams
 from sgl_lang.errors import InvalidRequest, ProgramError, SglError, UnknownVariable, ValidationFailed
 from sgl_lang.execution import Execution
 from sgl_lang.expr import Expr, GenExpr, Handle, Piece, Role, RoleExpr, SelectExpr
+from sgl_lang.forks import ForkGroup
 from sgl_lang.places import caller
 from sgl_lang.refs import Ref, Refs, Span, resolve, split_marks
 from sgl_lang.render import render_run
+from sgl_lang.tools import Answer, Toolbox, ToolCall, run_calls, run_calls_async
 from sgl_lang.tree import (
     ROOT,
     BranchId,
@@ -40,13 +43,12 @@ from sgl_lang.tree import (
     Usage,
     Value,
 )
-from sgl_lang.types import TEXT
+from sgl_lang.types import TEXT, TypeForm
 
 __all__ = ["AsyncProgramState", "ForkGroup", "ProgramState"]
 
 T = TypeVar("T")
-JoinMode = Literal["gather", "concatenate", "gather_variable", "concate_and_append"]
-_JOIN_MODES = {"gather_variable": "gather", "concate_and_append": "concatenate"}
+R = TypeVar("R")
 
 
 class Mark(NamedTuple):
@@ -75,6 +77,8 @@ class ProgramState:
         self._base = 0
         self._inherited: Mapping[Any, Any] = {}
         self._closed = False
+        self.tools: Toolbox | None = None
+        self._tools_shown = False
 
     # ------------------------------------------------------------------------------------------ appending
 
@@ -138,13 +142,14 @@ class ProgramState:
 
     # ------------------------------------------------------------------------------------------ generating
 
-    def generate(self, handle: Handle[T], node: Gen | Select) -> Ref[T]:
-        """Append a node that generates, under the name of its handle."""
+    def generate(self, handle: Handle[T], node: Gen | Select, form: TypeForm[T] | None = None) -> Ref[T]:
+        """Append a node that generates, under the name of its handle; `form` replaces the handle's own."""
+        form = handle.form if form is None else form
         self.add_node(node)
         self._items.append(node.id)
-        ref: Ref[T] = Ref(self.execution, node.id, handle.label, handle.form)
-        if handle.form is not TEXT:
-            self.execution.set_form(node.id, handle.form)
+        ref: Ref[T] = Ref(self.execution, node.id, handle.label, form)
+        if form is not TEXT:
+            self.execution.set_form(node.id, form)
         self._define(handle, ref)
         return ref
 
@@ -179,7 +184,7 @@ class ProgramState:
                 if attempt == expr.retry:
                     raise
                 continue
-            self._join_concatenate([child])
+            self.join_concatenate([child])
             self._define(expr, ref)
             return
 
@@ -368,16 +373,39 @@ class ProgramState:
     @contextmanager
     def role(self, role: Role, name: str | None = None, call_id: str | None = None) -> Iterator[None]:
         """A message of `role`, as a `with` block."""
-        self.begin_role(RoleBegin(id=self.execution.new_node(), role=role, name=name, call_id=call_id))
+        node = RoleBegin(id=self.execution.new_node(), role=role, name=name, call_id=call_id)
+        self.begin_role(node)
         yield
         self.end_role(RoleEnd(id=self.execution.new_node()), role)
 
     def begin_role(self, node: RoleBegin) -> None:
         if self._role is not None:
             raise ProgramError(f"{node.role} begins inside a message of {self._role}", place=str(caller()))
+        if self.tools is not None and not self._tools_shown:
+            node = msgspec.structs.replace(node, tools=self.tools.definitions())
+            self._tools_shown = True
         self.add_node(node)
         self._role = node.role
         self._items.append(Mark(node.role))
+
+    def set_tools(self, box: Toolbox) -> None:
+        """Tools for the messages that follow; the first of them shows the tools to the model."""
+        if any(isinstance(item, Mark) for item in self._items):
+            raise ProgramError("tools must be given before the first message", place=str(caller()))
+        self.tools = box
+
+    def run_calls(self, calls: str | Handle[Any] | Sequence[ToolCall]) -> list[str]:
+        """Run tool calls in parallel and append their results as messages; `calls`, or the name of a `gen_calls`.
+
+        A tool's exception and its time-out become text for the model to read.
+        """
+        return run_calls(self, self._calls(calls))
+
+    def _calls(self, calls: str | Handle[Any] | Sequence[ToolCall]) -> Sequence[ToolCall]:
+        if isinstance(calls, (str, Handle)):
+            found: Sequence[ToolCall] = self.get(calls).calls
+            return found
+        return calls
 
     def end_role(self, node: RoleEnd, role: str) -> None:
         if self._role != role:
@@ -429,7 +457,28 @@ class ProgramState:
         child._items = list(self._items)
         child._base = len(self._items)
         child._role = self._role
+        child.tools, child._tools_shown = self.tools, self._tools_shown
         return child
+
+    def map(
+        self, items: Iterable[Any], body: Callable[[ProgramState, Any], R], *, parallel: int = 1
+    ) -> list[R]:
+        """Fork one branch per item, call ``body(branch, item)`` on each, and join; the results of `body`, in order.
+
+        Variables that the branches define become lists here. A body that waits for values holds up the next one,
+        unless `parallel` threads run them.
+        """
+        group, results = control.map_items(self, items, body, parallel)
+        group.join()
+        return results
+
+    def best_of(self, n: int, piece: Piece, score: Callable[[ProgramState], float]) -> ProgramState:
+        """Append `piece` on n branches and keep the one with the highest `score`; its text and variables go on here."""
+        return control.best_of(self, n, piece, score)
+
+    def repeat(self, limit: int, until: Callable[[], bool] | None = None) -> Iterator[int]:
+        """``for step in s.repeat(5, until=lambda: ...)``: at most `limit` rounds, and no more once `until` is true."""
+        return control.repeat(limit, until)
 
     def copy(self) -> ProgramState:
         """One branch that begins like this state. As a `with` block, the branch ends with the block."""
@@ -458,10 +507,19 @@ class ProgramState:
             self._closed = True
             self.execution.cancel(self.branch)
 
-    def _join_concatenate(self, children: Sequence[ProgramState]) -> None:
-        self._add_join(children, "concatenate")
+    def join_concatenate(self, children: Sequence[ProgramState]) -> None:
+        self.add_join(children, "concatenate")
         for child in children:
             self._items += child._items[child._base :]
+
+    def adopt_variables(self, child: ProgramState) -> None:
+        """What `child` named since it was forked gets the same name here."""
+        named = {
+            key: value
+            for key, value in child._names.items()
+            if child._inherited.get(key, _NOTHING) is not value
+        }
+        self._names.update(named)
 
     def gather_variables(self, children: Iterable[ProgramState]) -> None:
         """What `children` named since they were forked becomes lists here."""
@@ -472,79 +530,13 @@ class ProgramState:
                     gathered.setdefault(name, Refs()).append(value)
         self._names.update(gathered)
 
-    def _add_join(self, children: Sequence[ProgramState], mode: Any, first: int | None = None) -> NodeId:
+    def add_join(self, children: Sequence[ProgramState], mode: Any, first: int | None = None) -> NodeId:
         for child in children:
             child.end()
         node = self.execution.new_node()
         branches = tuple(child.branch for child in children)
         self.add_node(Join(id=node, branches=branches, mode=mode, first=first))
         return node
-
-
-class ForkGroup(Sequence[ProgramState]):
-    """The branches of a fork, in order."""
-
-    def __init__(self, parent: ProgramState, states: list[ProgramState]) -> None:
-        self._parent = parent
-        self._states = states
-
-    @overload
-    def __getitem__(self, at: int) -> ProgramState: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[ProgramState]: ...
-    def __getitem__(self, at: int | slice) -> ProgramState | list[ProgramState]:
-        return self._states[at]
-
-    def __setitem__(self, at: int, state: ProgramState) -> None:
-        if state is not self._states[at]:  # `forks[i] += x` assigns the same state back
-            raise ProgramError("a branch of a fork cannot be replaced", place=str(caller()))
-
-    def __len__(self) -> int:
-        return len(self._states)
-
-    def __iter__(self) -> Iterator[ProgramState]:
-        return iter(self._states)
-
-    def __iadd__(self, piece: Piece | Callable[[int], Piece] | list[Piece]) -> ForkGroup:
-        """Append to every branch: the same piece, `piece(i)`, or the i-th of a list."""
-        if type(piece) is list:
-            if len(piece) != len(self._states):
-                raise ProgramError(
-                    f"{len(piece)} pieces for {len(self._states)} branches", place=str(caller())
-                )
-            pieces = piece
-        elif type(piece) not in (Ref, Span) and callable(piece):
-            pieces = [piece(at) for at in range(len(self._states))]
-        else:
-            pieces = [piece] * len(self._states)
-        for state, item in zip(self._states, pieces, strict=True):
-            state.append(item)
-        return self
-
-    def join(self, mode: JoinMode = "gather") -> ProgramState:
-        """End the branches and go on with the parent, which is returned.
-
-        ``gather``: variables that the branches defined become lists in the parent. ``concatenate``: what each
-        branch said after the fork is appended to the parent, in order; variables too, as lists.
-        """
-        wanted = _JOIN_MODES.get(mode, mode)
-        if wanted not in ("gather", "concatenate"):
-            raise InvalidRequest(f"{mode!r} is neither gather nor concatenate", place="join(mode)")
-        if wanted == "concatenate":
-            self._parent._join_concatenate(self._states)
-        else:
-            self._parent._add_join(self._states, "gather")
-        self._parent.gather_variables(self._states)
-        return self._parent
-
-    def values(self, key: str | Handle[T]) -> list[Any]:
-        """The value of `key` on every branch, in order, waiting for them."""
-        return [state.get(key) for state in self._states]
-
-    def cancel(self) -> None:
-        """Stop all branches."""
-        for state in self._states:
-            state.cancel()
 
 
 _NOTHING = object()
@@ -554,6 +546,13 @@ class AsyncProgramState(ProgramState):
     """The state of an ``async def`` program: values are awaited, ``await s["x"]`` or ``await
     s.value(handle)``.
     """
+
+    async def run_tools(self, calls: str | Handle[Any] | Sequence[ToolCall]) -> list[str]:
+        """`run_calls` for async programs: async tools run on the event loop, others on threads."""
+        if isinstance(calls, (str, Handle)):
+            answer: Answer = await self.value(calls)
+            return await run_calls_async(self, answer.calls)
+        return await run_calls_async(self, calls)
 
     @overload
     async def value(self, key: Handle[T], *, timeout: float | None = None) -> T: ...

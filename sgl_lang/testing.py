@@ -10,9 +10,9 @@
     assert "Where do you live?" in backend.wants[0].text
     print(backend.trees[0])
 
-An answer is found by the name of the `gen` or `select`: a text, any value (written as JSON), a list (one
-after the other), an exception (the node fails), a function of the `Want`, or `PENDING` (until `release`).
-What has no answer gets a sample that satisfies its constraint. Everything runs inside `send`, so tests are
+An answer is found by the name of the `gen` or `select`: a text, any value (written as JSON), a list (one after the
+other), an `Answer` with tool calls, an exception (the node fails), a function of the `Want`, or `PENDING` (until
+`release`). What has no answer gets a sample that satisfies its constraint. Everything runs inside `send`, so tests are
 deterministic.
 """
 
@@ -27,10 +27,12 @@ from typing import Any
 import pydantic
 
 from sgl_grammars.spec import Choice, Constraint, JsonSchema, Regex
+from sgl_grammars.tools import FORMATS, ToolFormat
 from sgl_lang.backends.base import Backend, Capabilities, Listener, Session
 from sgl_lang.backends.interpreter import InterpretedSession, Want, count, words
 from sgl_lang.errors import InvalidRequest, SglError
 from sgl_lang.samples import sample
+from sgl_lang.tools import Answer, ToolCall
 from sgl_lang.tree import (
     ChoiceScore,
     Operation,
@@ -75,6 +77,9 @@ class FakeBackend(Backend):
 
     def info(self) -> dict[str, Any]:
         return {"name": "fake"}
+
+    def tool_format(self) -> ToolFormat:
+        return FORMATS["sgl-tiny"]
 
     def release(self, name: str, answer: Any) -> None:
         """Answer all pending nodes named `name`."""
@@ -151,6 +156,10 @@ class FakeSession(InterpretedSession):
 
 
 def _written(answer: Any) -> str:
+    if isinstance(answer, ToolCall):
+        return FORMATS["sgl-tiny"].write(answer.name, json.dumps(answer.arguments, separators=(",", ":")))
+    if isinstance(answer, Answer):
+        return answer.text + "".join(_written(call) for call in answer.calls)
     if isinstance(answer, str) and not isinstance(answer, enum.Enum):
         return answer
     if isinstance(answer, enum.Enum):

@@ -17,6 +17,7 @@ import msgspec
 from typing_extensions import Self
 
 from sgl_grammars.spec import Choice, Constraint, Delayed, Ebnf, JsonSchema, Lark, Regex, StructuralTag
+from sgl_grammars.tools import ToolFormat
 from sgl_lang.errors import UnsupportedFeature
 from sgl_lang.tree import (
     Chat,
@@ -121,6 +122,10 @@ class Backend(ABC):
     @abstractmethod
     def info(self) -> dict[str, Any]:
         """The model and its limits, as plain data."""
+
+    def tool_format(self) -> ToolFormat | None:
+        """How the model writes tool calls; None if that is not known."""
+        return None
 
     def flush_cache(self) -> None:
         """Drop cached prefixes nobody uses."""

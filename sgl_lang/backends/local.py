@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sgl_grammars.tools import ToolFormat, find_format
 from sgl_lang.backends.base import Backend, Capabilities, Listener, Session
 from sgl_lang.errors import ConnectionFailed
 from sgl_lang.tree import Operation, ProgramOptions
@@ -53,6 +54,10 @@ class Engine(Backend):
 
     def info(self) -> dict[str, Any]:
         return _plain(self._client.info())
+
+    def tool_format(self) -> ToolFormat | None:
+        template = getattr(self._client.template, "source", "")
+        return find_format(self._client.tokenizer.vocabulary.special, template)
 
     def stats(self) -> dict[str, Any]:
         """Counters of the engine: cache, queue, steps."""

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from sgl_grammars.tools import FORMATS, ToolFormat
 from sgl_lang.backends.base import Backend, Capabilities, Listener, Session
 from sgl_lang.errors import Cancelled, ConnectionFailed, EngineFailure, InvalidRequest, SglError, from_code
 from sgl_lang.tree import (
@@ -42,9 +43,12 @@ class Remote(Backend):
         api_key: str | None = None,
         headers: dict[str, str] | None = None,
         connect_timeout_s: float = 10.0,
+        tool_format: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`base_url` with or without ``/v1``. `transport` replaces the network (tests)."""
+        """`base_url` with or without ``/v1``. `tool_format`: a name in `sgl_grammars.tools.FORMATS`. `transport`
+        replaces the network (tests).
+        """
         if not base_url.startswith(("http://", "https://")):
             raise InvalidRequest(f"{base_url!r} is no http or https URL", place="base_url")
         self.capabilities = Capabilities("remote")
@@ -61,6 +65,7 @@ class Remote(Backend):
             transport=transport,
         )
         self._closed = False
+        self._tool_format = tool_format
         self._thread = threading.Thread(target=self._loop.run_forever, name="sgl remote", daemon=True)
         self._thread.start()
 
@@ -72,6 +77,12 @@ class Remote(Backend):
     def info(self) -> dict[str, Any]:
         models: list[dict[str, Any]] = self._wait(self._request("GET", "/v1/models"))["data"]
         return models[0]
+
+    def tool_format(self) -> ToolFormat | None:
+        """As the server says, or as given to the constructor."""
+        if self._tool_format is None:
+            self._tool_format = self.info().get("tool_format")
+        return None if self._tool_format is None else FORMATS.get(self._tool_format)
 
     def flush_cache(self) -> None:
         self._wait(self._request("POST", "/flush_cache"))
@@ -186,8 +197,12 @@ class RemoteSession(Session):
 
     async def _exchange(self) -> None:
         operations = await self._queue.get()
-        whole = _is_whole(operations)
-        body = {"options": self._options, "operations": operations, "open": not whole}
+        whole = _is_whole(operations)  # then the server adds the end
+        body = {
+            "options": self._options,
+            "operations": [item for item in operations if not (whole and item == End())],
+            "open": not whole,
+        }
         sender: asyncio.Task[None] | None = None
         try:
             async for data in self._remote.events(body):
@@ -275,8 +290,11 @@ def _refusal(status: int, body: bytes) -> SglError:
         error = msgspec.json.decode(body, type=_ErrorBody).error
     except msgspec.MsgspecError:
         error = _Error(message=body[:200].decode("utf-8", "replace"))
-    code = error.code if isinstance(error.code, str) else _BY_STATUS.get(status, "engine_failure")
-    return from_code(code, error.message or f"the server answered with status {status}", place=error.param)
+    message = error.message or f"the server answered with status {status}"
+    found = from_code(error.code, message) if isinstance(error.code, str) else None
+    if found is None or type(found) is SglError:
+        return from_code(_BY_STATUS.get(status, "engine_failure"), message)
+    return found
 
 
 async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -287,10 +305,9 @@ async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         buffer += chunk
         if len(buffer) > _LONGEST_EVENT:
             raise EngineFailure(f"the server sent an event of more than {_LONGEST_EVENT} bytes")
-        *lines, rest = buffer.split(b"\n")
-        buffer = bytearray(rest)
-        for line in lines:
-            line = bytes(line).rstrip(b"\r")
+        *lines, buffer = buffer.split(b"\n")
+        for raw in lines:
+            line = bytes(raw).rstrip(b"\r")
             if line.startswith(b"data:"):
                 data.append(line[5:].removeprefix(b" "))
             elif not line and data:
