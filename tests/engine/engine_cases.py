@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
@@ -68,6 +69,7 @@ def check_pages(engine: Engine) -> None:
 
 def check_empty(engine: Engine) -> None:
     """Nothing is held: pages, locks, sequences, programs, matchers."""
+    gc.collect()
     check_pages(engine)
     assert engine.pool.held == 0
     assert not engine.scheduler.running
@@ -116,6 +118,7 @@ class Script:
         self._extend(0, Text(id=self._id(), text=prefix))
         self._grow(0, size, 0)
         self.operations.append(End())
+        self.branches = self._branches
 
     def _id(self) -> int:
         self._nodes += 1

@@ -8,6 +8,7 @@ import logging
 import secrets
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
@@ -335,8 +336,14 @@ class Engine:
         self._programs[program.id] = program
         self.walker.open(program)
         if program.options.deadline_s is not None:
-            error = DeadlineExceeded(f"the program took more than {program.options.deadline_s:g} s")
-            self.timer(program.options.deadline_s, lambda: self.walker.fail_program(program, error))
+            program_id = program.id
+            self.timer(program.options.deadline_s, lambda: self._expire(program_id))
+
+    def _expire(self, program_id: str) -> None:
+        program = self._programs.get(program_id)
+        if program is not None:
+            seconds = program.options.deadline_s
+            self.walker.fail_program(program, DeadlineExceeded(f"the program took more than {seconds:g} s"))
 
     def _receive(self, program_id: str, operations: tuple[Operation, ...]) -> None:
         program = self._programs.get(program_id)
@@ -393,10 +400,11 @@ class Engine:
         if seconds <= 0:
             return
         self.scheduler.lease(sequence)
-        residency = sequence.residency
+        leased, residency = weakref.ref(sequence), sequence.residency
 
         def expire() -> None:
-            if sequence.leased and sequence.residency == residency:
+            sequence = leased()
+            if sequence is not None and sequence.leased and sequence.residency == residency:
                 self.scheduler.remove(sequence, keep=True)
 
         self.timer(seconds, expire)

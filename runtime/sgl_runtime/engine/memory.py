@@ -246,7 +246,8 @@ class KvMemory:
         self.rewind(sequence, length)
 
     def rewind(self, sequence: Sequence, length: int) -> None:
-        """Let KV from position `length` on be computed again. A page that the tree owns cannot be written over, so
+        """Let KV from position `length` on be computed again. A page that the tree owns cannot be written
+        over, so
         all of it is left."""
         sequence.computed = min(sequence.computed, length)
         sequence.written = min(sequence.written, length)

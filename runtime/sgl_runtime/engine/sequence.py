@@ -127,7 +127,7 @@ class Sequence:
     """Host state of one sequence. `goal` None: it wants nothing and holds no KV."""
 
     __slots__ = (
-        "alone",
+        "__weakref__", "alone",
         "computed",
         "drafted",
         "enqueued",

@@ -643,6 +643,7 @@ class Walker:
         for sequence in (branch.sequence, *branch.parts):
             self.host.withdraw(sequence, keep=False)
         branch.parts = []
+        branch.generation = None
 
     def fail_program(self, program: Program, error: SglError) -> None:
         """The program is over with an error; nothing of it stays held."""
