@@ -1,7 +1,7 @@
 """Retrieval and answer, with the passage quoted: `sgl run examples/rag.py ["question"]`.
 
-Each document is read on its own branch, all at once; the branch that finds an answer is kept. Branches of documents that
-were read before find their KV in the cache.
+Each document is read on its own branch, all at once; the branch that finds an answer is kept. Documents that
+were read before are found in the cache.
 """
 
 import re

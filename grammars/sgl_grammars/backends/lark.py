@@ -179,7 +179,8 @@ class _Writer:
         one = self.rule("tag", " | ".join(self.tag(tag) for tag in spec.tags))
         again = self.rule("next", f"{self.text(spec.separator)} {one}")
         most = "" if spec.at_most is None else str(spec.at_most - 1)
-        some = f"{one} {again}{{{max(spec.at_least - 1, 0)},{most}}}"
+        more = "" if most == "0" else f"{again}{{{max(spec.at_least - 1, 0)},{most}}}"
+        some = f"{one} {more}"
         return some if spec.at_least else f"({some})?"
 
     def mixed(self, spec: StructuralTag) -> str:
