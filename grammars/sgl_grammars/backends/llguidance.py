@@ -135,7 +135,9 @@ class LlguidanceMatcher(Matcher):
         return bool(self.native.is_stopped())
 
     def _forced_bytes(self) -> bytes:
-        return bytes(self.native.compute_ff_bytes())
+        """Bytes of text only: a special token is written as 0xff and its id, and asking for them in a state that
+        forces one breaks the mask computed next, hence the copy."""
+        return bytes(self.native.deep_copy().compute_ff_bytes()).split(b"\xff", 1)[0]
 
     def _possible(self, tokens: Sequence[int]) -> bool:
         return bool(self.native.validate_tokens(list(tokens)) == len(tokens))
