@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+
+from sgl_kernels.native import library
 from sgl_runtime.core import Batch, ModelRunner
+
+needs_native = pytest.mark.skipif(library() is None, reason="the C++ ops cannot be built here")
 
 SMALL: dict[str, Any] = {
     "vocab_size": 301,

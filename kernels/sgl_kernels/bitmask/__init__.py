@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from sgl_kernels.bitmask import native, reference
 
 __all__ = ["Backend", "apply"]
 
-Backend = Literal["auto", "torch", "native"]
+Backend = Literal["auto", "torch", "native", "triton"]
 
 
 def apply(
@@ -31,14 +32,30 @@ def apply(
     mask_rows = torch.as_tensor(masks)
     index = torch.as_tensor(mask_index)
     _check(logits, mask_rows, index)
-    on_cpu = logits.device.type == "cpu" and logits.stride(1) == 1
-    if backend == "native" or (backend == "auto" and on_cpu and native.available()):
+    chosen = _choose(logits) if backend == "auto" else backend
+    if chosen == "native":
         native.apply(logits, mask_rows.cpu(), index.cpu())
         return
-    reference.apply(logits, mask_rows.to(logits.device), index.to(logits.device))
+    mask_rows, index = mask_rows.to(logits.device), index.to(logits.device)
+    if chosen == "triton":
+        from sgl_kernels.bitmask import triton
+
+        triton.apply(logits, mask_rows, index)
+    else:
+        reference.apply(logits, mask_rows, index)
+
+
+def _choose(logits: torch.Tensor) -> Backend:
+    if logits.device.type == "cpu":
+        return "native" if native.available() else "torch"
+    if logits.device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        return "triton"
+    return "torch"
 
 
 def _check(logits: torch.Tensor, masks: torch.Tensor, index: torch.Tensor) -> None:
+    if logits.dtype != torch.float32 or logits.stride(-1) != 1:
+        raise ValueError("bitmask.apply takes float32 logits with their rows in one piece")
     if logits.dim() != 2 or masks.dim() != 2 or index.shape != logits.shape[:1]:
         raise ValueError("bitmask.apply takes logits [L, V], masks [M, words] and an index [L]")
     if masks.shape[1] * 32 < logits.shape[1]:
