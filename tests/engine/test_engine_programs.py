@@ -475,7 +475,7 @@ def test_concatenate_appends_what_the_branches_hold() -> None:
 def test_first_goes_on_with_the_earliest_and_cancels_the_rest() -> None:
     engine = make_engine()
     collected = run_program(engine, forked("concatenate", first=1), trace=True)
-    assert [event.branch for event in collected.of(BranchDone)][0] == 1
+    assert collected.of(BranchDone)[0].branch == 1
     failure = only_failure(collected)
     assert (failure.branch, failure.error.code) == (2, "cancelled")
     assert ready(collected, 4).finish_reason == "cancelled"

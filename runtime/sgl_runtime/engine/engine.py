@@ -30,7 +30,8 @@ from sgl_runtime.engine.steps import InFlight, RowMaker, build_batch
 from sgl_runtime.program.program import Program
 from sgl_runtime.program.text import Codec
 from sgl_runtime.program.walker import Walker
-from sgl_runtime.scheduler.scheduler import Fcfs, Piece, Scheduler
+from sgl_runtime.scheduler.scheduler import Piece, Scheduler
+from sgl_runtime.scheduler.waiting import WaitingRoom
 
 __all__ = ["Engine"]
 
@@ -82,7 +83,7 @@ class Engine:
         )
         self.scheduler = Scheduler(
             self.memory,
-            Fcfs(),
+            WaitingRoom(self.config.effective_policy, self.tree, max_wait=self.config.max_wait_steps),
             max_tokens=self.config.max_batch_tokens,
             max_sequences=rows,
             num_pages=runner.num_pages,

@@ -121,6 +121,10 @@ class SequenceOwner:
     depth: int = 0
     """Forks above the branch."""
     branch: BranchId = 0
+    path: tuple[int, ...] = ()
+    """Places of the branch and of those above it among their siblings, from the root."""
+    critical: bool = False
+    """A join waits for the branch."""
 
 
 class Sequence:
@@ -169,7 +173,6 @@ class Sequence:
         self.state = "idle"
         self.inflight = 0
         self.enqueued = time.perf_counter()
-        self.wait_step = 0
         self.waits_for: tuple[Sequence, int] | None = None
         self.leased = False
         self.alone = False

@@ -45,7 +45,14 @@ def add_fork(program: Program, operation: Fork, limits: Limits) -> list[Branch]:
         if child_id in program.branches or child_id < 0:
             raise InvalidRequest(f"branch id {child_id} is taken or negative", place="children")
         sequence = Sequence(parent.sequence.owner, parent.sequence.namespace)
-        child = Branch(id=child_id, parent=parent, sequence=sequence, state="unborn", begun=True)
+        child = Branch(
+            id=child_id,
+            parent=parent,
+            sequence=sequence,
+            state="unborn",
+            begun=True,
+            place=len(parent.children),
+        )
         program.branches[child_id] = child
         program.unsettled += 1
         parent.children.append(child)

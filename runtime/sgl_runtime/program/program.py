@@ -66,7 +66,8 @@ class Branch:
     placed: list[Known] = field(default_factory=list)
     """Known tokens since its last generation."""
     children: list[Branch] = field(default_factory=list)
-    gen_nodes: int = 0
+    place: int = 0
+    """Among the children of its parent."""
 
     @property
     def depth(self) -> int:
@@ -99,6 +100,8 @@ class Program:
         self.compile_waiters: dict[NodeId, Branch] = {}
         self.stop_patterns: dict[NodeId, Any] = {}
         self.tally = Tally()
+        self.started = False
+        """Some sequence of it has been admitted."""
         self.ended = False
         self.over = False
         self.begun = time.perf_counter()

@@ -163,6 +163,7 @@ class Walker:
             arrival=program.arrival,
             depth=branch.depth,
             branch=branch.id,
+            path=() if branch.parent is None else (*branch.parent.sequence.owner.path, branch.place),
         )
 
     def _warm(self, program: Program, nodes: Ordered[Node]) -> None:
@@ -564,6 +565,7 @@ class Walker:
         elif len(done) + failed < len(targets):
             for target in targets:
                 if not target.settled:
+                    target.sequence.owner.critical = True
                     program.join_waiters.setdefault(target.id, []).append(branch)
             return self._block(branch, "join")
         if len(done) < wanted and (node.first is not None or node.mode == "concatenate"):

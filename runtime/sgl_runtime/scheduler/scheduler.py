@@ -9,15 +9,15 @@ and waits in front, from where the radix tree makes coming back cheap.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from sgl_lang.errors import ContextOverflow
 from sgl_runtime.engine.memory import KvMemory, pages_for
 from sgl_runtime.engine.sequence import Sample, Sequence
+from sgl_runtime.scheduler.waiting import WaitingRoom
 
-__all__ = ["Fcfs", "Order", "Piece", "Scheduler", "SchedulerStats", "common_prefix"]
+__all__ = ["Piece", "Scheduler", "SchedulerStats", "common_prefix"]
 
 
 @dataclass(slots=True)
@@ -44,12 +44,6 @@ class Piece:
     """Logit rows that it reads."""
 
 
-class Order(Protocol):
-    """Puts waiting sequences in the order in which they should be admitted."""
-
-    def order(self, waiting: list[Sequence], step: int) -> Iterable[Sequence]: ...
-
-
 @dataclass
 class SchedulerStats:
     admitted: int = 0
@@ -62,20 +56,24 @@ class Scheduler:
     """Waiting and running sequences. `plan` makes the next step; everything else keeps the two lists right."""
 
     def __init__(
-        self, memory: KvMemory, order: Order, *, max_tokens: int, max_sequences: int, num_pages: int
+        self,
+        memory: KvMemory,
+        waiting: WaitingRoom,
+        *,
+        max_tokens: int,
+        max_sequences: int,
+        num_pages: int,
     ) -> None:
         self.memory = memory
-        self.order = order
+        self.waiting = waiting
         self.max_tokens = max_tokens
         self.max_sequences = max_sequences
         self.num_pages = num_pages
-        self.waiting: dict[int, Sequence] = {}
         self.running: dict[int, Sequence] = {}
         self.leased: dict[int, Sequence] = {}
         self.stats = SchedulerStats()
         self.step = 0
         self._rows = list(range(max_sequences - 1, -1, -1))
-        self._front: dict[int, None] = {}
         self.satisfied: list[Sequence] = []
         """Admitted sequences whose goal needs no step: all of it was cached."""
 
@@ -91,20 +89,16 @@ class Scheduler:
                 self._run(sequence)
                 return
             self.memory.release(sequence, keep=True)
-        if key in self.running or key in self.waiting:
+        if key in self.running or sequence in self.waiting:
             return
         sequence.state = "waiting"
-        sequence.wait_step = self.step
         sequence.waits_for = None
-        self.waiting[key] = sequence
-        if front:
-            self._front[key] = None
+        self.waiting.add(sequence, self.step, front=front)
 
     def remove(self, sequence: Sequence, *, keep: bool) -> None:
         """`sequence` wants nothing; its KV goes to the cache or is freed."""
         key = id(sequence)
-        self.waiting.pop(key, None)
-        self._front.pop(key, None)
+        self.waiting.remove(sequence, admitted=False)
         self.leased.pop(key, None)
         sequence.leased = False
         if self.running.pop(key, None) is not None:
@@ -203,7 +197,7 @@ class Scheduler:
         return True
 
     def _victim(self, sequence: Sequence) -> Sequence | None:
-        """A leased sequence, else the one admitted last (maybe `sequence` itself); None: wait for steps in
+        """A leased sequence, else of the lowest priority the one admitted last (maybe `sequence` itself); None: wait for steps in
         flight.
 
         A sequence that is alone and still finds no room shares memory with its own cached prefix: it starts
@@ -212,7 +206,7 @@ class Scheduler:
         """
         if self.leased:
             return next(iter(self.leased.values()))
-        last = next(reversed(self.running.values()))
+        last = min(reversed(self.running.values()), key=lambda running: running.owner.priority)
         if last is sequence and len(self.running) == 1:
             if self.memory.waiting_to_be_free:
                 self.stats.stalled += 1
@@ -228,9 +222,7 @@ class Scheduler:
     # ---------------------------------------------------------------------------------------------- admission
 
     def _admit(self, pieces: list[Piece], budget: int) -> None:
-        front = [self.waiting[key] for key in self._front]
-        rest = [sequence for key, sequence in self.waiting.items() if key not in self._front]
-        for sequence in [*front, *self.order.order(rest, self.step)]:
+        for sequence in self.waiting.in_order(self.step):
             if not budget or len(self.running) >= self.max_sequences:
                 return
             if sequence.inflight or self._deferred(sequence) or not self._share(sequence):
@@ -255,9 +247,9 @@ class Scheduler:
                 return False
             else:
                 length, match = 0, None
-        del self.waiting[id(sequence)]
-        self._front.pop(id(sequence), None)
+        self.waiting.remove(sequence, admitted=True)
         self._run(sequence)
+        sequence.owner.program.started = True
         self.stats.admitted += 1
         memory.count(sequence, length)
         sequence.settle(length, cached=True)
@@ -280,6 +272,7 @@ class Scheduler:
         if self.memory.tree is None or not self.running or sequence.alone:
             return True
         length, _ = self.memory.matched(sequence)
+        worth = length + MIN_SHARED
         best: Sequence | None = None
         for source in self.running.values():
             common = self._common(source, sequence, length)
@@ -289,6 +282,8 @@ class Scheduler:
             return True
         if best.written >= length:
             self.memory.publish(best, length)
+            return True
+        if length < worth:
             return True
         sequence.waits_for = (best, length)
         self.stats.deferred += 1
@@ -321,10 +316,3 @@ def common_prefix(left: list[int], right: list[int], limit: int) -> int:
         else:
             high = middle - 1
     return low
-
-
-class Fcfs:
-    """First come, first served; higher priority first."""
-
-    def order(self, waiting: list[Sequence], step: int) -> Iterable[Sequence]:
-        return sorted(waiting, key=lambda item: (-item.owner.priority, item.owner.arrival))
