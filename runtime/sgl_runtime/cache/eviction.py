@@ -33,9 +33,11 @@ class LeafHeap:
         if node.is_leaf and not node.locks and node.parent is not None:
             heapq.heappush(self._idle, (node.tick, node.serial, node))
 
-    def pop(self) -> Node | None:
-        """The leaf to evict now, out of the heap; None if there is none."""
+    def pop(self, later_than: float | None = None) -> Node | None:
+        """The leaf to evict now, out of the heap; None if there is none, or all are read by `later_than`."""
         while self._idle or self._known:
+            if not self._idle and later_than is not None and -self._known[0][0] <= later_than:
+                return None
             node = self._pop_idle() if self._idle else self._pop_known()
             if node is not None:
                 return node

@@ -49,7 +49,7 @@ def check(cache: RadixCache) -> None:
     cache.pool.check()
     pages: Counter[int] = Counter()
     slots: Counter[int] = Counter()
-    nodes = locked = tokens = 0
+    nodes = locked = wanted = tokens = 0
     for root in cache.roots.values():
         for node in _walk(root):
             _check_node(node, cache.page_size)
@@ -58,8 +58,10 @@ def check(cache: RadixCache) -> None:
             nodes += node.parent is not None
             if node.pages is not None:
                 locked += len(node.pages) if node.locks else 0
+                wanted += len(node.pages) if node.readers and not node.locks else 0
                 tokens += node.end - node.start
     stats = cache.stats()
+    assert cache.idle_pages == len(pages) - locked - wanted, "the count of idle pages is off"
     assert all(count == 1 for count in pages.values()), "a page is in the tree twice"
     assert all(count == 1 for count in slots.values()), "a host slot is in the tree twice"
     assert all(cache.pool.state(page) == "cached" for page in pages)

@@ -59,6 +59,7 @@ class RadixCache:
         self._serial = 0
         self._tick = 0
         self._locked_pages = 0
+        self._wanted_pages = 0
         self._stats = CacheStats()
 
     # -------------------------------------------------------------------------------------------------------- matching
@@ -134,6 +135,7 @@ class RadixCache:
         for node in self._path(end):
             if not node.locks and node.pages:
                 self._locked_pages += len(node.pages)
+                self._wanted_pages -= len(node.pages) if node.readers else 0
             node.locks += 1
             node.tick = self._tick
 
@@ -144,6 +146,7 @@ class RadixCache:
             node.locks -= 1
             if not node.locks and node.pages:
                 self._locked_pages -= len(node.pages)
+                self._wanted_pages += len(node.pages) if node.readers else 0
             node.tick = self._tick
         self._drop_root(node)
         if not end.locks and self._is_dominated(end):
@@ -282,6 +285,7 @@ class RadixCache:
         self.pool.adopt(pages)
         self._drop_host_copy(node)
         node.pages = list(pages)
+        self._wanted_pages += len(pages) if node.readers else 0
         parent.device_children += 1
         self._stats.cached_tokens += node.end - node.start
         if self.page_size > 1:
@@ -337,20 +341,31 @@ class RadixCache:
         """Cached pages that are not locked."""
         return self.pool.cached - self._locked_pages
 
-    def alloc(self, count: int) -> list[int] | None:
-        """`count` pages from the pool, evicting as many as that takes; None, and nothing is evicted, if too few."""
+    @property
+    def idle_pages(self) -> int:
+        """Cached pages that are not locked and that nothing in the queue is going to read."""
+        return self.evictable_pages - self._wanted_pages
+
+    def alloc(self, count: int, later_than: float | None = None) -> list[int] | None:
+        """`count` pages from the pool, evicting as many as that takes; None if too few can be had.
+
+        `later_than`: pages that something reads at this position of the order or before it are not evicted for it.
+        """
         missing = count - self.pool.free
         if missing > 0:
             if missing > self.evictable_pages:
                 return None
-            self.evict(missing)
+            self.evict(missing, later_than)
         return self.pool.alloc(count)
 
-    def evict(self, pages: int) -> int:
-        """Free `pages` pages of the tree, leaves first and from their ends; returns how many became free."""
+    def evict(self, pages: int, later_than: float | None = None) -> int:
+        """Free `pages` pages of the tree, leaves first and from their ends; returns how many became free.
+
+        `later_than`: only what nobody reads, or not before this position of the order has passed.
+        """
         freed = 0
         while freed < pages:
-            leaf = self._leaves.pop()
+            leaf = self._leaves.pop(later_than)
             if leaf is None:
                 break
             assert leaf.pages is not None
@@ -376,6 +391,7 @@ class RadixCache:
         if self.host is not None and len(leaf.key) >= self._page_bytes:
             self._save_to_host(leaf, pages, self.host)
         leaf.pages = None
+        self._wanted_pages -= len(pages) if leaf.readers else 0
         parent.device_children -= 1
         if self.page_size > 1:
             parent.drop_ordered(leaf.key[: self._page_bytes])
@@ -422,9 +438,8 @@ class RadixCache:
             node = self._split(child, depth) if depth < child.end else child
         self._serial += 1
         use = Use(node, self._serial, position)
-        for item in self._path(node):
-            item.readers += 1
-        self._notebisect_left(use)
+        self._add_readers(use, 1)
+        self._note_position(use)
         return use
 
     def set_next_use(self, use: Use, position: float | None) -> None:
@@ -433,15 +448,15 @@ class RadixCache:
             self.forget(use)
         elif use.waiting and position != use.position:
             use.position = position
-            self._notebisect_left(use)
+            self._note_position(use)
             self._push(self._device_end(use))
 
     def promise(self, use: Use) -> None:
         """`use` was admitted: its tokens are being computed. Who waits for the same tokens sees it by `outlook`."""
         if use.waiting:
             use.waiting, use.promised = False, True
+            self._add_readers(use, -1)
             for item in self._path(use.node):
-                item.readers -= 1
                 item.promised += 1
             self._push(self._device_end(use))
 
@@ -450,9 +465,11 @@ class RadixCache:
         if not (use.waiting or use.promised):
             return
         device_end = self._device_end(use)
-        for item in self._path(use.node):
-            item.readers -= use.waiting
-            item.promised -= use.promised
+        if use.waiting:
+            self._add_readers(use, -1)
+        else:
+            for item in self._path(use.node):
+                item.promised -= 1
         use.waiting = use.promised = False
         self._push(device_end)
         self._drop_if_empty(use.node)
@@ -475,7 +492,14 @@ class RadixCache:
             promised = item.end
         return Outlook(cached, host, promised)
 
-    def _notebisect_left(self, use: Use) -> None:
+    def _add_readers(self, use: Use, change: int) -> None:
+        for item in self._path(use.node):
+            wanted = bool(item.readers)
+            item.readers += change
+            if wanted != bool(item.readers) and item.pages and not item.locks:
+                self._wanted_pages += len(item.pages) * change
+
+    def _note_position(self, use: Use) -> None:
         for item in self._path(use.node):
             if item.parent is not None:
                 if len(item.reader_heap) > 2 * item.readers + 8:

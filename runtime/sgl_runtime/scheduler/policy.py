@@ -15,7 +15,7 @@ ageing, as engines have them that do not know programs.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -115,13 +115,16 @@ class Queue(Generic[Item]):
     def __contains__(self, candidate: Candidate[Item]) -> bool:
         return candidate in self._members
 
-    def add(self, candidate: Candidate[Item], step: int) -> None:
-        """`candidate` waits from now on."""
+    def add(self, candidate: Candidate[Item], step: int) -> int:
+        """`candidate` waits from now on; its place in the order."""
         self._members[candidate] = None
         if self._refresh is not None:
             candidate.cached = self._refresh(candidate)
         candidate.key = self._make(candidate, step, self.max_wait)
-        insort(self._sorted, candidate, key=lambda other: other.key)
+        at = bisect_right(self._sorted, candidate.key, key=lambda other: other.key)
+        self._sorted.insert(at, candidate)
+        candidate.position = self._left + at
+        return candidate.position
 
     def remove(self, candidate: Candidate[Item], *, admitted: bool = True) -> None:
         """`candidate` was `admitted` (or cancelled)."""
