@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from sgl_lang.errors import ContextOverflow, InvalidRequest, UnsupportedFeature
+from sgl_lang.errors import ContextOverflow, InvalidRequest
 from sgl_runtime.attention import KVShape, ReferenceAttention
 from sgl_runtime.core import ModelRunner
 from sgl_runtime.model.checkpoint import Checkpoint, read_config
@@ -18,6 +18,7 @@ from sgl_runtime.model.decoder import Decoder
 from sgl_runtime.model.info import GenerationDefaults, ModelInfo
 from sgl_runtime.model.machine import available_memory, has_fast_bfloat16, set_threads
 from sgl_runtime.model.native import can_run_natively, make_native_runner
+from sgl_runtime.model.quantize import quantize
 from sgl_runtime.model.runner import TorchRunner
 from sgl_runtime.model.weights import fill_randomly, load_checkpoint
 
@@ -75,8 +76,6 @@ def load_runner(model: str | Path | Mapping[str, Any] | None = None, **options: 
     config = DecoderConfig.from_dict(data)
     device = torch.device(chosen.device)
     threads = set_threads(chosen.threads)
-    if chosen.quantization is not None:
-        raise UnsupportedFeature("not supported yet", place="quantization")
     dtype = _dtype(chosen, config, device)
     max_context = _max_context(chosen, config)
     decoder = Decoder(config, max_context)
@@ -85,18 +84,21 @@ def load_runner(model: str | Path | Mapping[str, Any] | None = None, **options: 
     else:
         load_checkpoint(decoder, Checkpoint.open(folder), dtype, device)
     decoder.to(device)
+    if chosen.quantization is not None:
+        quantize(decoder, chosen.quantization)
     shape = _kv_shape(chosen, config, dtype, max_context)
     info = ModelInfo.of(
         config,
         name=folder.name if folder is not None else config.architecture,
         max_context=max_context,
         dtype=str(dtype).removeprefix("torch."),
-        weight_bytes=sum(parameter.nbytes for parameter in decoder.parameters()),
+        weight_bytes=sum(tensor.nbytes for tensor in decoder.state_dict().values()),
         kv_bytes_per_token=shape.bytes_per_token,
         quantization=chosen.quantization,
         generation=GenerationDefaults.from_folder(folder, data),
     )
-    if chosen.native and device.type == "cpu" and can_run_natively(config, shape):
+    native = chosen.native and chosen.quantization is None
+    if native and device.type == "cpu" and can_run_natively(config, shape):
         return make_native_runner(decoder, shape, replace(info, path="native"), threads)
     return TorchRunner(decoder, ReferenceAttention(shape, device), info)
 
