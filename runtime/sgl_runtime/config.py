@@ -67,6 +67,9 @@ class EngineConfig:
 
     max_batch_tokens: int = 2048
     max_sequences: int = 256
+    min_shared_tokens: int = 16
+    """A sequence waits for another that is computing a prefix of its own if that saves this many tokens; fewer are
+    computed again sooner than they are waited for."""
     max_queue: int = 4096
     max_wait_steps: int = 512
     """No sequence waits more than this many steps behind later arrivals."""
@@ -93,7 +96,7 @@ class EngineConfig:
         for name in ("num_pages", "kv_memory_bytes", "max_context", "threads"):
             value = getattr(self, name)
             self._check(value is None or value > 0, name, "above 0")
-        for name in ("max_batch_tokens", "max_sequences", "max_queue", "max_wait_steps", "grammar_workers"):
+        for name in ("max_batch_tokens", "max_sequences", "min_shared_tokens", "max_queue", "max_wait_steps", "grammar_workers"):
             self._check(getattr(self, name) > 0, name, "above 0")
         self._check(self.max_batch_tokens >= 8, "max_batch_tokens", "at least 8")
         self._check(self.host_kv_bytes >= 0, "host_kv_bytes", "at least 0")

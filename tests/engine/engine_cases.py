@@ -49,6 +49,7 @@ def make_engine(*, hold_compiles: bool = False, lagging: bool = False, **options
     """
     runner = FakeRunner(**{name: options.pop(name) for name in RUNNER_OPTIONS if name in options})
     tokenizer = ByteTokenizer(bos=options.pop("bos", False))
+    options.setdefault("min_shared_tokens", 1)  # exact counts at any length
     config = EngineConfig(overlap=lagging or options.pop("overlap", False), **options)
     return Engine(
         runner,

@@ -87,6 +87,7 @@ class Engine:
             max_tokens=self.config.max_batch_tokens,
             max_sequences=rows,
             num_pages=runner.num_pages,
+            min_shared=self.config.min_shared_tokens,
         )
         self.walker = Walker(self)
         self.stats_counts = EngineStats()

@@ -19,7 +19,6 @@ from sgl_runtime.scheduler.waiting import WaitingRoom
 
 __all__ = ["Piece", "Scheduler", "SchedulerStats", "common_prefix"]
 
-
 @dataclass(slots=True)
 class Piece:
     """What one sequence brings to a step: positions `[start, end)`, of which `drafts` at the end are only
@@ -63,12 +62,14 @@ class Scheduler:
         max_tokens: int,
         max_sequences: int,
         num_pages: int,
+        min_shared: int = 1,
     ) -> None:
         self.memory = memory
         self.waiting = waiting
         self.max_tokens = max_tokens
         self.max_sequences = max_sequences
         self.num_pages = num_pages
+        self.min_shared = min_shared
         self.running: dict[int, Sequence] = {}
         self.leased: dict[int, Sequence] = {}
         self.stats = SchedulerStats()
@@ -272,7 +273,7 @@ class Scheduler:
         if self.memory.tree is None or not self.running or sequence.alone:
             return True
         length, _ = self.memory.matched(sequence)
-        worth = length + MIN_SHARED
+        worth = length + self.min_shared
         best: Sequence | None = None
         for source in self.running.values():
             common = self._common(source, sequence, length)
