@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+
 from sgl_grammars.backends.llguidance import LlguidanceBackend
 from sgl_grammars.spec import JsonSchema
 from sgl_grammars.testing import byte_vocabulary
-
 from sgl_lang.errors import SglError
 
 DATA = os.environ.get("SGL_TEST_DATA")
@@ -49,7 +49,9 @@ OTHER_SPELLINGS = {
 def files() -> list[Path]:
     if DATA is None:
         return []
-    return sorted(path for draft in DRAFTS for path in (Path(DATA) / "json-schema-test-suite" / draft).rglob("*.json"))
+    return sorted(
+        path for draft in DRAFTS for path in (Path(DATA) / "json-schema-test-suite" / draft).rglob("*.json")
+    )
 
 
 @pytest.fixture(scope="module")
