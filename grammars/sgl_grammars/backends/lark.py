@@ -13,6 +13,7 @@ from llguidance import regex_to_lark
 
 from sgl_grammars.backends.gbnf import to_lark
 from sgl_grammars.backends.patterns import plain_pattern
+from sgl_grammars.schema import load_schema, rewrite
 from sgl_grammars.spec import (
     Choice,
     Constraint,
@@ -35,7 +36,7 @@ _HEADER = '%llguidance {"no_forcing": true}\n'
 _ANY_TEXT = r"/(?s:.*)/"
 
 
-def json_options(layout: Layout, strict: bool) -> dict[str, object]:
+def json_options(layout: Layout) -> dict[str, object]:
     """llguidance's JSON options for a layout. Raises `UnsupportedFeature` for indentation."""
     options: dict[str, object] = {"whitespace_flexible": False}
     if layout.kind == "spaced":
@@ -45,34 +46,21 @@ def json_options(layout: Layout, strict: bool) -> dict[str, object]:
         options = {"whitespace_flexible": True, "whitespace_pattern": blank}
     elif layout.kind == "indent":
         raise UnsupportedFeature("llguidance has no indented layout", place="json_schema.layout")
-    if not strict:
-        options["lenient"] = True
     return options
 
 
-def grammar_of(constraint: Constraint, special: Collection[str] = ()) -> str:
-    """The llguidance grammar of a constraint. `special` names tokens that marks refer to as tokens, not as text."""
+def grammar_of(constraint: Constraint, special: Collection[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """The llguidance grammar of a constraint, and the places of schema keywords that it does not enforce.
+
+    `special` names tokens that marks refer to as tokens, not as text.
+    """
     writer = _Writer(special)
     start = writer.expression(constraint)
-    return writer.finish(start)
+    return writer.finish(start), tuple(writer.unenforced)
 
 
 def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-def _inline(schema_text: str, options: dict[str, object]) -> str:
-    try:
-        schema = json.loads(schema_text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidConstraint(f"the schema is not JSON: {error}", place="json_schema") from None
-    if schema is True:
-        schema = {}
-    if schema is False:
-        raise InvalidConstraint("no value is valid under the schema `false`", place="json_schema")
-    if not isinstance(schema, dict):
-        raise InvalidConstraint("a schema is an object or a boolean", place="json_schema")
-    return "%json " + json.dumps({**schema, "x-guidance": options})
 
 
 class _Writer:
@@ -82,6 +70,7 @@ class _Writer:
         self.special = [name for name in special if re.fullmatch(r"<[^<>\s]+>", name)]
         self.rules: list[str] = []
         self.grammars: list[dict[str, str]] = []
+        self.unenforced: list[str] = []
         self.names = 0
 
     def name(self, stem: str) -> str:
@@ -102,7 +91,7 @@ class _Writer:
     def expression(self, constraint: Constraint) -> str:
         """A Lark expression for a constraint; what it needs besides is added to the rules."""
         if isinstance(constraint, JsonSchema):
-            return _inline(constraint.schema, json_options(constraint.layout, constraint.strict))
+            return self.json(constraint)
         if isinstance(constraint, Regex):
             return self.regex(constraint.pattern)
         if isinstance(constraint, Choice):
@@ -114,6 +103,15 @@ class _Writer:
         if isinstance(constraint, Delayed):
             return f"{self.until(constraint.until)} {self.expression(constraint.then)}"
         return self.structural(constraint)
+
+    def json(self, constraint: JsonSchema) -> str:
+        options = json_options(constraint.layout)
+        schema, unenforced = rewrite(load_schema(constraint.schema), strict=constraint.strict)
+        self.unenforced.extend(unenforced)
+        if schema is False:
+            raise InvalidConstraint("no value is valid under this schema", place="json_schema")
+        body = {} if schema is True else schema
+        return "%json " + json.dumps({**body, "x-guidance": options})
 
     def regex(self, pattern: str) -> str:
         pattern = plain_pattern(pattern)

@@ -73,11 +73,10 @@ class LlguidanceBackend(Backend):
         return None
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        grammar = grammar_of(constraint, self.vocabulary.special)
+        grammar, unenforced = grammar_of(constraint, self.vocabulary.special)
         matcher = LLMatcher(self.tokenizer, grammar, log_level=0, limits=LLParserLimits(**_LIMITS))
         if matcher.is_error():
             raise _invalid(matcher.get_error(), constraint)
-        unenforced = tuple(matcher.get_grammar_warnings())
         return LlguidanceGrammar(self.vocabulary, matcher, len(grammar), unenforced)
 
 
