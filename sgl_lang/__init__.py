@@ -15,7 +15,9 @@
 from sgl_lang.agent import agent
 from sgl_lang.backends.base import Backend, Capabilities
 from sgl_lang.backends.default import get_default_backend, set_default_backend
+from sgl_lang.backends.fallback import Fallback
 from sgl_lang.backends.local import Engine
+from sgl_lang.backends.openai import OpenAI
 from sgl_lang.backends.remote import Remote
 from sgl_lang.batch import BatchError
 from sgl_lang.errors import (
@@ -71,7 +73,7 @@ __all__ = [
     # tools
     "tool", "tools", "Tool", "ToolCall", "Answer", "gen_calls", "agent",
     # backends
-    "Backend", "Capabilities", "Engine", "Remote", "set_default_backend", "get_default_backend",
+    "Backend", "Capabilities", "Engine", "Remote", "OpenAI", "Fallback", "set_default_backend", "get_default_backend",
     # data
     "RequestTree", "SamplingParams", "Usage",
     # errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NamedTuple
 
@@ -17,16 +18,14 @@ class Place(NamedTuple):
 
 
 NOWHERE = Place("<unknown>", 0)
+_PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
 def caller() -> Place:
     """The innermost line outside this package; about a microsecond."""
     frame = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module != "sgl_lang" and not module.startswith("sgl_lang."):
-            return Place(frame.f_code.co_filename, frame.f_lineno)
+    while frame.f_code.co_filename.startswith(_PACKAGE):
         if frame.f_back is None:
-            break
+            return NOWHERE
         frame = frame.f_back
-    return NOWHERE
+    return Place(frame.f_code.co_filename, frame.f_lineno)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypedDict
 
 from sgl_lang.errors import InvalidRequest
@@ -71,7 +72,13 @@ def _field(name: str, value: Any, keywords: Mapping[str, Any]) -> dict[str, Any]
 
 def params(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> SamplingParams:
     """`fields` over `defaults`."""
-    return SamplingParams(**{**defaults, **fields}) if fields or defaults else _DEFAULT
+    merged = {**defaults, **fields}
+    try:
+        return _checked(tuple(merged.items()))
+    except TypeError:  # not hashable: `logit_bias`
+        return SamplingParams(**merged)
 
 
-_DEFAULT = SamplingParams()
+@lru_cache(maxsize=1024)
+def _checked(fields: tuple[tuple[str, Any], ...]) -> SamplingParams:
+    return SamplingParams(**dict(fields))

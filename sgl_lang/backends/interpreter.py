@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sgl_lang.backends.base import Listener, Session
 from sgl_lang.errors import Cancelled, InvalidRequest, ProgramError, SglError
@@ -79,11 +79,17 @@ class Want:
         return "".join(piece.text for piece in self.pieces if piece.kind in ("text", "generated"))
 
     @property
-    def messages(self) -> list[dict[str, str]]:
+    def in_message(self) -> bool:
+        """The node stands inside a message that has not ended."""
+        marks = [piece.kind for piece in self.pieces if piece.kind in ("begin", "end")]
+        return bool(marks) and marks[-1] == "begin"
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
         """The conversation before the node; text outside of messages is left out. The open message comes
         last.
         """
-        found: list[dict[str, str]] = []
+        found: list[dict[str, Any]] = []
         inside = False
         for piece in self.pieces:
             if piece.kind == "chat":
@@ -91,10 +97,28 @@ class Want:
             elif piece.kind in ("begin", "end"):
                 inside = piece.kind == "begin"
                 if inside:
-                    found.append({"role": piece.role, "content": ""})
-            elif inside and piece.kind != "image":
-                found[-1]["content"] += piece.text
+                    found.append(_begun(piece))
+            elif inside:
+                _add_content(found[-1], piece)
         return found
+
+
+def _begun(piece: Piece) -> dict[str, Any]:
+    message = {"role": piece.role, "content": ""}
+    return message if piece.call_id is None else {**message, "tool_call_id": piece.call_id}
+
+
+def _add_content(message: dict[str, Any], piece: Piece) -> None:
+    """Content is text; with an image in it, a list of parts."""
+    if piece.kind != "image" and isinstance(message["content"], str):
+        message["content"] += piece.text
+        return
+    if isinstance(message["content"], str):
+        message["content"] = [{"type": "text", "text": message["content"]}] if message["content"] else []
+    part = {"type": "text", "text": piece.text}
+    if piece.kind == "image":
+        part = {"type": "image_url", "image_url": {"url": piece.text}}  # type: ignore[dict-item]
+    message["content"].append(part)
 
 
 @dataclass
