@@ -59,6 +59,7 @@ from sgl_lang.expr import (
 from sgl_lang.program import AsyncFunction, Function, function
 from sgl_lang.refs import Ref
 from sgl_lang.replay import run_tree
+from sgl_lang.spans import copy_from, think
 from sgl_lang.state import AsyncProgramState, ForkGroup, ProgramState
 from sgl_lang.tools import Answer, Tool, ToolCall, gen_calls, tool, tools
 from sgl_lang.tree import RequestTree, SamplingParams, Usage
@@ -67,7 +68,8 @@ __all__ = [
     # programs
     "function", "Function", "AsyncFunction", "ProgramState", "AsyncProgramState", "ForkGroup", "Ref", "run_tree",
     # expressions
-    "gen", "gen_int", "gen_string", "select", "image", "system", "user", "assistant", "tool_message",
+    "gen", "think", "copy_from",
+    "gen_int", "gen_string", "select", "image", "system", "user", "assistant", "tool_message",
     "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
     "token_length_normalized", "greedy_token_selection", "unconditional_likelihood_normalized",
     # tools

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sgl_grammars.tools import FORMATS, ToolFormat
 from sgl_lang import refs
+from sgl_lang.backends.base import THINK_MARKS
 from sgl_lang.errors import Cancelled, DeadlineExceeded, NotStatic, ProgramError, SglError, UnsupportedFeature
 from sgl_lang.options import DEFAULT_WAIT_S, RunOptions
 from sgl_lang.places import NOWHERE, Place, caller
@@ -228,6 +229,10 @@ class Execution:
                 hint="use sgl.gen with a type that describes the call",
             )
         return style
+
+    def think_marks(self) -> tuple[str, str]:
+        """Begin and end of the model's reasoning."""
+        return THINK_MARKS if self.backend is None else self.backend.think_marks()
 
     def tree(self) -> RequestTree:
         with self._cond:

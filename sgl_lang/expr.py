@@ -19,6 +19,7 @@ from typing_extensions import Unpack
 from sgl_grammars.spec import COMPACT, Choice, Constraint, Ebnf, JsonSchema, Lark, Layout, Regex
 from sgl_lang import sampling as sampling_keywords
 from sgl_lang.errors import InvalidConstraint, InvalidRequest
+from sgl_lang.patterns import Pattern
 from sgl_lang.sampling import SamplingKeywords
 from sgl_lang.tree import ChoiceMethod, Gen, Image, RoleBegin, RoleEnd, Select
 from sgl_lang.types import TEXT, TypeForm, form_of, json_form
@@ -215,7 +216,7 @@ class ImageExpr(Expr):
 def gen(
     name: str | None = None,
     *,
-    regex: str | re.Pattern[str] | None = ...,
+    regex: str | re.Pattern[str] | Pattern | None = ...,
     ebnf: str | None = ...,
     lark: str | None = ...,
     choices: Sequence[str] | None = ...,
@@ -228,7 +229,7 @@ def gen(
     name: str | None,
     type: type[T],
     *,
-    regex: str | re.Pattern[str] | None = ...,
+    regex: str | re.Pattern[str] | Pattern | None = ...,
     ebnf: str | None = ...,
     lark: str | None = ...,
     layout: Layout = ...,
@@ -243,7 +244,7 @@ def gen(
     *,
     dtype: Any = ...,
     json_schema: Any = ...,
-    regex: str | re.Pattern[str] | None = ...,
+    regex: str | re.Pattern[str] | Pattern | None = ...,
     ebnf: str | None = ...,
     lark: str | None = ...,
     choices: Sequence[str] | None = ...,
@@ -262,7 +263,7 @@ def gen(
     *,
     dtype: Any = None,
     json_schema: Any = None,
-    regex: str | re.Pattern[str] | None = None,
+    regex: str | re.Pattern[str] | Pattern | None = None,
     ebnf: str | None = None,
     lark: str | None = None,
     choices: Sequence[str] | None = None,
@@ -327,7 +328,10 @@ def _check_count(name: str, value: int, least: int) -> None:
 
 
 def _explicit(
-    regex: str | re.Pattern[str] | None, ebnf: str | None, lark: str | None, choices: Sequence[str] | None
+    regex: str | re.Pattern[str] | Pattern | None,
+    ebnf: str | None,
+    lark: str | None,
+    choices: Sequence[str] | None,
 ) -> Constraint | None:
     if regex is not None:
         return Regex(_pattern(regex))
@@ -338,7 +342,7 @@ def _explicit(
     return None if choices is None else Choice(_checked_choices(choices))
 
 
-def _pattern(regex: str | re.Pattern[str]) -> str:
+def _pattern(regex: str | re.Pattern[str] | Pattern) -> str:
     if isinstance(regex, re.Pattern):
         if regex.flags & ~re.UNICODE:
             raise InvalidConstraint("flags of a compiled pattern are not supported", place="regex")

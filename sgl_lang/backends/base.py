@@ -37,6 +37,9 @@ from sgl_lang.tree import (
     Value,
 )
 
+THINK_MARKS = ("<|think|>", "<|/think|>")
+"""Those of the embedded model."""
+
 Listener = Callable[[Event], None]
 
 CONSTRAINTS = {
@@ -126,6 +129,10 @@ class Backend(ABC):
     def tool_format(self) -> ToolFormat | None:
         """How the model writes tool calls; None if that is not known."""
         return None
+
+    def think_marks(self) -> tuple[str, str]:
+        """What stands before and after the model's reasoning."""
+        return THINK_MARKS
 
     def flush_cache(self) -> None:
         """Drop cached prefixes nobody uses."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "LocalSession"]
 
 
+_THINK_MARKS = (("<|think|>", "<|/think|>"), ("[THINK]", "[/THINK]"), ("<think>\n", "\n</think>\n\n"))
+
+
 class Engine(Backend):
     """`sgl.Engine(model=None, **options)`: loads a model (None: the embedded one) and runs programs on it.
 
@@ -58,6 +61,10 @@ class Engine(Backend):
     def tool_format(self) -> ToolFormat | None:
         template = getattr(self._client.template, "source", "")
         return find_format(self._client.tokenizer.vocabulary.special, template)
+
+    def think_marks(self) -> tuple[str, str]:
+        special = self._client.tokenizer.vocabulary.special
+        return next((marks for marks in _THINK_MARKS if marks[0] in special), _THINK_MARKS[-1])
 
     def stats(self) -> dict[str, Any]:
         """Counters of the engine: cache, queue, steps."""

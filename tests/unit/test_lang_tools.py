@@ -321,3 +321,31 @@ def test_threads_may_write_to_their_branches_at_once():
     tree = backend.trees[0]
     assert sgl.RequestTree.from_json(tree.to_json()) == tree
     assert sum(isinstance(node, Gen) for _, node in tree.nodes()) == 400
+
+
+# ------------------------------------------------------------------------------------------- thinking and quoting
+
+
+def test_think():
+    @sgl.function
+    def program(s):
+        s += sgl.user("?")
+        s += sgl.assistant(sgl.think("why", max_tokens=50) + sgl.gen("answer", int))
+
+    state = program.run(backend=FakeBackend({"why": "because", "answer": 4}))
+    assert state.variables() == {"why": "because", "answer": 4}
+    assert state.messages()[-1]["content"] == "because4"
+    lines = program.compile().render().splitlines()
+    assert lines[4] == '0 text "<|think|>" special'
+    assert 'stop=["<|/think|>"]' in lines[5]
+    assert lines[6] == '0 text "<|/think|>" special'
+    assert "<a>" in sgl.function(lambda s: s.append(sgl.think(marks=("<a>", "<b>")))).compile().render()
+
+
+def test_copy_from():
+    source = "The door is red. The key is green!\nIt is late"
+    expr = sgl.copy_from(source, "quote")
+    assert expr.form.constraint.choices == ("The door is red.", "The key is green!", "It is late")
+    assert sgl.copy_from(["b", "a", "b"]).form.constraint.choices == ("b", "a")
+    with pytest.raises(sgl.InvalidRequest, match="1 to 1000 spans"):
+        sgl.copy_from(" ")
