@@ -42,6 +42,8 @@ def _declare(loaded: ctypes.CDLL) -> None:
         "sgl_decoder_new": (pointer, [pointer, pointer, i32]),
         "sgl_decoder_free": (None, [pointer]),
         "sgl_decoder_step": (i32, [pointer, pointer, pointer]),
+        "sgl_sample": (None, [pointer, i64, i64, i64, pointer, i64, *[pointer] * 8]),
+        "sgl_log_sum": (None, [pointer, i64, i64, i64, pointer]),
         "sgl_bitmask": (None, [pointer, i64, i64, i64, pointer, i64, pointer]),
     }
     for name, (result, arguments) in signatures.items():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from sgl_kernels.sampling import log_sum
 from sgl_lang.tree import TokenLogprob
 from sgl_runtime.core import Int64, SamplingParams
 
@@ -20,7 +21,7 @@ def logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     What `select` adds up along its choices. Only one number per row is kept, not a second array of logits.
     """
     wanted = tokens.unsqueeze(-1) if tokens.dim() == 1 else tokens
-    chosen = logits.gather(-1, wanted) - logits.logsumexp(-1, keepdim=True)
+    chosen = logits.gather(-1, wanted) - log_sum(logits).unsqueeze(-1)
     return chosen.squeeze(-1) if tokens.dim() == 1 else chosen
 
 
@@ -33,7 +34,8 @@ def token_logprobs(
         return ()
     found: list[TokenLogprob | None] = [None] * len(params)
     index = torch.tensor(asking, device=logits.device)
-    known = logits[index].log_softmax(-1)
+    known = logits[index]
+    known -= log_sum(known).unsqueeze(-1)
     chosen = known.gather(-1, torch.from_numpy(tokens[asking]).to(known.device).unsqueeze(-1)).squeeze(-1)
     width = min(max(params[row].logprobs or 0 for row in asking), known.shape[-1])
     values, ids = (part.tolist() for part in known.topk(width, dim=-1))

@@ -8,6 +8,7 @@
 
 #include "bitmask.h"
 #include "decoder.h"
+#include "sampling.h"
 
 using namespace sgl;
 
@@ -78,4 +79,22 @@ EXPORT void sgl_bitmask(float* logits, int64_t rows, int64_t width, int64_t stri
                         const int64_t* index) {
     for (int64_t r = 0; r < rows; ++r)
         if (index[r] >= 0) mask_row(logits + r * stride, masks + index[r] * words, width);
+}
+
+// Row r of logits, `stride` apart; mask `index[r]` of masks, none if negative. Numbers per row as in SamplingRow.
+EXPORT void sgl_sample(const float* logits, int64_t rows, int64_t width, int64_t stride, const int32_t* masks,
+                       int64_t words, const int64_t* index, const float* temperature, const int64_t* top_k,
+                       const double* top_p, const float* min_p, const double* uniform, int64_t* tokens, uint8_t* finite) {
+    thread_local SamplingScratch scratch;
+    for (int64_t r = 0; r < rows; ++r) {
+        const int32_t* mask = masks && index[r] >= 0 ? masks + index[r] * words : nullptr;
+        SamplingRow row{logits + r * stride, mask, temperature[r], min_p[r], top_k[r], top_p[r], uniform[r]};
+        bool good;
+        tokens[r] = sample_row(row, width, scratch, &good);
+        finite[r] = good;
+    }
+}
+
+EXPORT void sgl_log_sum(const float* logits, int64_t rows, int64_t width, int64_t stride, float* out) {
+    for (int64_t r = 0; r < rows; ++r) out[r] = log_sum(logits + r * stride, width);
 }
