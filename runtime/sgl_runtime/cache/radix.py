@@ -474,6 +474,14 @@ class RadixCache:
         self._push(device_end)
         self._drop_if_empty(use.node)
 
+    def cached_length(self, use: Use) -> int:
+        """`outlook(use).cached`, for callers that ask for many uses at every step."""
+        node = use.node
+        while node.pages is None:
+            assert node.parent is not None
+            node = node.parent
+        return node.end
+
     def outlook(self, use: Use) -> Outlook:
         """What is cached, saved and promised of `use`; O(nodes on its path)."""
         missing: list[Node] = []

@@ -2,7 +2,7 @@
 
 `tree`, the default, walks the request trees depth first:
 
-1. who has waited for more than `max_wait` steps, oldest first, so that nothing starves;
+1. who has waited for more than `max_wait` steps behind later arrivals, oldest first, so that nothing starves;
 2. higher priority first;
 3. programs that have begun before new ones, the oldest first: finishing what is begun keeps little alive. Inside a
    program what a join waits for comes first, then depth first along the branches, which keeps fork siblings together;
@@ -16,11 +16,12 @@ ageing, as engines have them that do not know programs.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-__all__ = ["Candidate", "Policy", "Queue", "order"]
+__all__ = ["Candidate", "Gate", "Policy", "Queue", "is_aged", "order"]
 
 Policy = Literal["tree", "lpm", "fcfs"]
 Key = tuple[object, ...]
@@ -31,27 +32,35 @@ Item = TypeVar("Item")
 class Candidate(Generic[Item]):
     """A sequence that waits to be admitted.
 
-    `arrival`: the number of its program, in order of arrival. `since`: the step at which it began to wait. `path`: the
-    places of its branch and of those above it among their siblings, from the root. `started`: its program has run
-    before. `critical`: a join waits for it. `cached`: tokens of it that are cached now.
+    `arrival`: the number of its program, in order of arrival; `arrived`: the step at which that came. `since`: the step
+    at which it began to wait. `path`: the places of its branch and of those above it among their siblings, from the
+    root. `started`: its program has run before. `critical`: a join waits for it. `cached`: tokens of it that are cached
+    now. `overtaken`: the step at which a later arrival was first admitted while it waited, -1 for none.
     """
 
     item: Item
     arrival: int
+    arrived: int = 0
     since: int = 0
     path: tuple[int, ...] = ()
     priority: int = 0
     started: bool = False
     critical: bool = False
     cached: int = 0
+    overtaken: int = -1
     position: int = -1
     """Its place in the order when that was made last, counted from the first sequence ever admitted."""
     key: Key = field(default=())
 
 
+def is_aged(candidate: Candidate[Any], step: int, max_wait: int) -> bool:
+    """Has it waited for more than `max_wait` steps since a later arrival went ahead of it?"""
+    return candidate.overtaken >= 0 and step - candidate.overtaken > max_wait
+
+
 def _tree_key(candidate: Candidate[Any], step: int, max_wait: int) -> Key:
-    if step - candidate.since > max_wait:
-        return (0, candidate.since, candidate.arrival, candidate.path)
+    if is_aged(candidate, step, max_wait):
+        return (0, candidate.arrival, candidate.path)
     if candidate.started:
         return (1, -candidate.priority, 0, candidate.arrival, not candidate.critical, candidate.path)
     return (1, -candidate.priority, 1, -candidate.cached, candidate.arrival, candidate.path)
@@ -83,9 +92,9 @@ def order(
 class Queue(Generic[Item]):
     """The waiting sequences, kept in order at a bounded cost per step.
 
-    `refresh` tells a candidate's `cached` anew (None: it does not change). A full ordering of n candidates is made at
-    most every `n / window` steps; in between, new ones are put where they belong, so a step pays for about `window`
-    of them whatever n is. With up to `window` candidates the order is always exact.
+    `refresh` tells anew what is cached of a candidate, where the policy asks for it (None: that does not change). A
+    full ordering of n candidates is made at most every `n / window` steps; in between, new ones are put where they
+    belong, so a step pays for about `window` of them whatever n is. Up to `window` candidates the order is exact.
     """
 
     def __init__(
@@ -93,7 +102,7 @@ class Queue(Generic[Item]):
         policy: Policy = "tree",
         *,
         max_wait: int = 512,
-        window: int = 256,
+        window: int = 64,
         refresh: Callable[[Candidate[Item]], int] | None = None,
     ) -> None:
         if policy not in get_args(Policy):
@@ -105,9 +114,11 @@ class Queue(Generic[Item]):
         self._make = _KEYS[policy]
         self._members: dict[Candidate[Item], None] = {}
         self._sorted: list[Candidate[Item]] = []  # with some that have left
-        self._ordered_at = -1
+        self._ordered_at = self._placed_at = -1
         self._left = 0
         """Candidates admitted so far."""
+        self._records: list[tuple[int, int]] = []
+        """(arrived, step): at `step` one was admitted whose program had come later than those of all before."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -118,46 +129,92 @@ class Queue(Generic[Item]):
     def add(self, candidate: Candidate[Item], step: int) -> int:
         """`candidate` waits from now on; its place in the order."""
         self._members[candidate] = None
-        if self._refresh is not None:
-            candidate.cached = self._refresh(candidate)
-        candidate.key = self._make(candidate, step, self.max_wait)
-        at = bisect_right(self._sorted, candidate.key, key=lambda other: other.key)
+        self._renew((candidate,), step)
+        at = bisect_right(self._sorted, candidate.key, key=_key)
         self._sorted.insert(at, candidate)
         candidate.position = self._left + at
         return candidate.position
 
-    def remove(self, candidate: Candidate[Item], *, admitted: bool = True) -> None:
-        """`candidate` was `admitted` (or cancelled)."""
+    def remove(self, candidate: Candidate[Item], step: int, *, admitted: bool = True) -> None:
+        """`candidate` was `admitted` at `step`, or cancelled."""
         del self._members[candidate]
-        self._left += admitted
+        if admitted:
+            self._left += 1
+            if not self._records or candidate.arrived > self._records[-1][0]:
+                self._records.append((candidate.arrived, step))
 
     def in_order(self, step: int) -> Iterator[Candidate[Item]]:
         """The candidates in order. They may be removed while one iterates; a new one is seen the next time."""
         if self._ordered_at < 0 or (step - self._ordered_at) * self.window >= len(self._members):
             self._reorder(step)
-        for candidate in list(self._sorted) if len(self._members) <= self.window else self._sorted:
+        for candidate in self._sorted.copy():
             if candidate in self._members:
                 yield candidate
 
     def positions(self) -> Iterator[tuple[Candidate[Item], int]]:
-        """Those whose place in the order changed notably since the last call, with the new place.
+        """After a full ordering: those whose place changed notably, with the new place; else nothing.
 
         Places are counted from the first sequence ever admitted, so that nothing changes for those who only move up
         because others were admitted.
         """
-        place = self._left
-        for candidate in self._sorted:
-            if candidate in self._members:
-                if abs(place - candidate.position) > (place - self._left) // 8 or candidate.position < 0:
-                    candidate.position = place
-                    yield candidate, place
-                place += 1
+        if self._placed_at == self._ordered_at:
+            return
+        self._placed_at = self._ordered_at
+        for ahead, candidate in enumerate([item for item in self._sorted if item in self._members]):
+            place = self._left + ahead
+            if abs(place - candidate.position) > ahead // 4:
+                candidate.position = place
+                yield candidate, place
 
     def _reorder(self, step: int) -> None:
         self._ordered_at = step
-        refresh, make = self._refresh, self._make
-        for candidate in self._members:
-            if refresh is not None:
+        if self._members and self._records:
+            oldest = min(candidate.arrived for candidate in self._members)
+            del self._records[: max(0, bisect_right(self._records, (oldest, step)) - 1)]
+        self._renew(self._members, step)
+        self._sorted = sorted(self._members, key=_key)
+
+    def _renew(self, candidates: Iterable[Candidate[Item]], step: int) -> None:
+        refresh, make, max_wait, latest = self._refresh, self._make, self.max_wait, self._records[-1:]
+        all_cached = self.policy != "tree"
+        for candidate in candidates:
+            if refresh is not None and (all_cached or not candidate.started):
                 candidate.cached = refresh(candidate)
-            candidate.key = make(candidate, step, self.max_wait)
-        self._sorted = sorted(self._members, key=lambda candidate: candidate.key)
+            if candidate.overtaken < 0 and latest and latest[0][0] > candidate.arrived:
+                later = bisect_right(self._records, candidate.arrived, key=_first)
+                candidate.overtaken = max(candidate.since, self._records[later][1])
+            candidate.key = make(candidate, step, max_wait)
+
+
+_key = attrgetter("key")
+_first = itemgetter(0)
+
+
+class Gate:
+    """Whether to begin a program (or resume one whose KV is gone) now, or to keep the memory for those that have begun.
+
+    What has begun grows: by what it generates and by the texts that follow in its tree. To begin more than memory holds
+    to the end means to evict half-done programs and to compute them again. So one more begins only while the spare
+    pages (free, or cached without anyone in the queue who wants them) cover `patience` times the growth expected of
+    all. 0 never waits: more runs at once, and more is computed twice. Nothing is reserved: whoever runs takes what it
+    needs, and with nothing running the gate is open.
+    """
+
+    def __init__(self, patience: float = 0.75) -> None:
+        self.patience = patience
+        self._growth: dict[int, float] = {}
+        self._sum = 0.0
+
+    def expect(self, program: int, pages: float) -> None:
+        """`program` holds KV and is expected to take `pages` more before it ends; 0 or less: it is over, or parked."""
+        self._sum -= self._growth.pop(program, 0.0)
+        if pages > 0:
+            self._growth[program] = pages
+            self._sum += pages
+        if not self._growth:
+            self._sum = 0.0
+
+    def opens(self, program: int, pages: float, spare: int) -> bool:
+        """May `program` begin, which is expected to grow by `pages`, and leaves `spare` pages for growth?"""
+        others = self._sum - self._growth.get(program, 0.0)
+        return not self._growth or spare >= (others + pages) * self.patience
