@@ -198,7 +198,7 @@ class Replay:
             raise RuntimeError("the memory is too small for one task")
         live.handle, live.pages, live.published = match.handle, [*match.pages[:whole], *pages], whole
         live.done = match.length
-        self.queue.remove(candidate, self.step)
+        self.queue.remove(candidate)
         self.running[live] = None
         self.cache.promise(live.use)
         self.started.add(live.task.program)
@@ -406,7 +406,7 @@ def queue_us(waiting: int, steps: int = 50) -> float:
             queue.add(Candidate(use, arrival=number, arrived=step, since=step), step)
         order = queue.in_order(step)
         for candidate in [next(order) for _ in range(8)]:
-            queue.remove(candidate, step)
+            queue.remove(candidate)
         for candidate, place in queue.positions():
             cache.set_next_use(candidate.item, place)
         total += (time.perf_counter() - start) if step else 0.0

@@ -58,7 +58,7 @@ def test_the_queue_keeps_the_same_order() -> None:
     for candidate in [c("cold", 1), c("hot", 3, cached=9), c("begun", 2, started=True)]:
         queue.add(candidate, step=0)
     assert names(queue.in_order(0)) == "begun hot cold"
-    queue.remove(next(queue.in_order(0)), step=0)
+    queue.remove(next(queue.in_order(0)))
     assert names(queue.in_order(1)) == "hot cold"
     assert len(queue) == 2
 
@@ -80,7 +80,7 @@ def test_the_queue_may_be_emptied_while_it_is_read() -> None:
     seen = []
     for candidate in queue.in_order(0):
         seen.append(candidate.item)
-        queue.remove(candidate, step=0)
+        queue.remove(candidate)
     assert seen == ["0", "1", "2", "3", "4"]
     assert len(queue) == 0
 
@@ -108,7 +108,7 @@ def test_a_small_window_orders_like_a_full_sort_when_nothing_changes(rows, windo
         left.append(candidate)
         if data.draw(st.booleans()):
             gone = left.pop(data.draw(st.integers(0, len(left) - 1)))
-            queue.remove(gone, step=number, admitted=False)
+            queue.remove(gone, admitted=False)
         assert list(queue.in_order(number)) == order(left, "tree", step=number)
 
 
@@ -123,7 +123,7 @@ def test_a_hot_prefix_does_not_starve_a_cold_request(policy: Policy) -> None:
         for number in (2 * step + 1, 2 * step + 2):
             queue.add(c("hot", number, arrived=step + 1, since=step, cached=99), step)
         candidate = next(queue.in_order(step))
-        queue.remove(candidate, step)
+        queue.remove(candidate)
         admitted.append(candidate.item)
     assert admitted.index("cold") == 21 if policy == "tree" else "cold" not in admitted
 
@@ -133,7 +133,7 @@ def test_waiting_for_earlier_ones_is_not_being_overtaken() -> None:
     for number in range(50):
         queue.add(c(str(number), number, arrived=0, cached=50 - number), step=0)
     for step in range(49):
-        queue.remove(next(queue.in_order(step)), step)
+        queue.remove(next(queue.in_order(step)))
     last = next(queue.in_order(49))
     assert last.item == "49"
     assert not is_aged(last, 49, 5)
@@ -143,7 +143,7 @@ def test_positions_count_from_the_first_admitted() -> None:
     queue: Queue[str] = Queue("fcfs")
     candidates = [c(str(number), number) for number in range(4)]
     assert [queue.add(candidate, 0) for candidate in candidates] == [0, 1, 2, 3]
-    queue.remove(candidates[0], 0)
+    queue.remove(candidates[0])
     list(queue.in_order(1))
     assert list(queue.positions()) == []
     assert queue.add(c("first", -1), 1) == 1

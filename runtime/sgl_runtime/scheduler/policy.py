@@ -25,6 +25,7 @@ __all__ = ["Candidate", "Gate", "Policy", "Queue", "is_aged", "order"]
 
 Policy = Literal["tree", "lpm", "fcfs"]
 Key = tuple[object, ...]
+_REMEMBERED_ARRIVALS = 1 << 16
 Item = TypeVar("Item")
 
 
@@ -32,15 +33,16 @@ Item = TypeVar("Item")
 class Candidate(Generic[Item]):
     """A sequence that waits to be admitted.
 
-    `arrival`: the number of its program, in order of arrival; `arrived`: the step at which that came. `since`: the step
-    at which it began to wait. `path`: the places of its branch and of those above it among their siblings, from the
-    root. `started`: its program has run before. `critical`: a join waits for it. `cached`: tokens of it that are cached
-    now. `overtaken`: the step at which a later arrival was first admitted while it waited, -1 for none.
+    `arrival`: the number of its program, in order of arrival; `arrived`: the step at which that came (-1: when the
+    queue first saw it). `since`: the step at which it began to wait. `path`: the places of its branch and of those
+    above it among their siblings, from the root. `started`: its program has run before. `critical`: a join waits
+    for it. `cached`: tokens of it that are cached now. `overtaken`: the step at which a later arrival was first
+    admitted while it waited, -1 for none.
     """
 
     item: Item
     arrival: int
-    arrived: int = 0
+    arrived: int = -1
     since: int = 0
     path: tuple[int, ...] = ()
     priority: int = 0
@@ -92,9 +94,9 @@ def order(
 class Queue(Generic[Item]):
     """The waiting sequences, kept in order at a bounded cost per step.
 
-    `refresh` tells anew what is cached of a candidate, where the policy asks for it (None: that does not change). A
-    full ordering of n candidates is made at most every `n / window` steps; in between, new ones are put where they
-    belong, so a step pays for about `window` of them whatever n is. Up to `window` candidates the order is exact.
+    `refresh` brings a candidate up to date and tells what is cached of it (None: nothing changes). A full ordering of n
+    candidates is made at most every `n / window` steps; in between, new ones are put where they belong, so a step
+    pays for about `window` of them whatever n is. Up to `window` candidates the order is exact.
     """
 
     def __init__(
@@ -114,9 +116,13 @@ class Queue(Generic[Item]):
         self._make = _KEYS[policy]
         self._members: dict[Candidate[Item], None] = {}
         self._sorted: list[Candidate[Item]] = []  # with some that have left
+        self._step = 0
         self._ordered_at = self._placed_at = -1
         self._left = 0
         """Candidates admitted so far."""
+        self._arrived: dict[
+            int, int
+        ] = {}  # of programs: the step at which one of their sequences first waited
         self._records: list[tuple[int, int]] = []
         """(arrived, step): at `step` one was admitted whose program had come later than those of all before."""
 
@@ -128,6 +134,11 @@ class Queue(Generic[Item]):
 
     def add(self, candidate: Candidate[Item], step: int) -> int:
         """`candidate` waits from now on; its place in the order."""
+        self._step = step
+        if candidate.arrived < 0:
+            candidate.arrived = self._arrived.setdefault(candidate.arrival, candidate.since)
+            if len(self._arrived) > _REMEMBERED_ARRIVALS:
+                del self._arrived[next(iter(self._arrived))]
         self._members[candidate] = None
         self._renew((candidate,), step)
         at = bisect_right(self._sorted, candidate.key, key=_key)
@@ -135,16 +146,17 @@ class Queue(Generic[Item]):
         candidate.position = self._left + at
         return candidate.position
 
-    def remove(self, candidate: Candidate[Item], step: int, *, admitted: bool = True) -> None:
-        """`candidate` was `admitted` at `step`, or cancelled."""
+    def remove(self, candidate: Candidate[Item], *, admitted: bool = True) -> None:
+        """`candidate` was `admitted` at the step told last, or cancelled."""
         del self._members[candidate]
         if admitted:
             self._left += 1
             if not self._records or candidate.arrived > self._records[-1][0]:
-                self._records.append((candidate.arrived, step))
+                self._records.append((candidate.arrived, self._step))
 
     def in_order(self, step: int) -> Iterator[Candidate[Item]]:
         """The candidates in order. They may be removed while one iterates; a new one is seen the next time."""
+        self._step = step
         if self._ordered_at < 0 or (step - self._ordered_at) * self.window >= len(self._members):
             self._reorder(step)
         for candidate in self._sorted.copy():
@@ -176,9 +188,8 @@ class Queue(Generic[Item]):
 
     def _renew(self, candidates: Iterable[Candidate[Item]], step: int) -> None:
         refresh, make, max_wait, latest = self._refresh, self._make, self.max_wait, self._records[-1:]
-        all_cached = self.policy != "tree"
         for candidate in candidates:
-            if refresh is not None and (all_cached or not candidate.started):
+            if refresh is not None:
                 candidate.cached = refresh(candidate)
             if candidate.overtaken < 0 and latest and latest[0][0] > candidate.arrived:
                 later = bisect_right(self._records, candidate.arrived, key=_first)
