@@ -1,52 +1,242 @@
-"""From a constraint to a compiled grammar: limits, routing, one compile per key, a cache bounded by bytes."""
+"""From a constraint to a compiled grammar: limits, routing, one compile per key, a cache bounded by bytes.
+
+Nothing here runs on the thread that asks. Small constraints of the fast engine compile in a thread, where its own
+limits bound them; large ones are first tried in a worker process, and the slow engines compile nowhere else.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from functools import cached_property
+
+import msgspec
 
 from sgl_grammars import limits
-from sgl_grammars.backends.llguidance import LlguidanceBackend
+from sgl_grammars.backends import BACKENDS, Backend, make_backend
 from sgl_grammars.forced import Forcer
 from sgl_grammars.matcher import CompiledGrammar
-from sgl_grammars.spec import Constraint
+from sgl_grammars.routing import Prepared, order, prepare
+from sgl_grammars.service import Abandoned, Job, WorkerPool
+from sgl_grammars.spec import Constraint, canonical_key
 from sgl_grammars.vocabulary import Vocabulary
+from sgl_lang.errors import InvalidConstraint, InvalidRequest, SglError, UnsupportedFeature
 
 __all__ = ["Compiler"]
 
-BackendName = Literal["auto", "llguidance", "xgrammar", "outlines"]
+LARGE = 48 << 10  # bytes of a constraint from which it is tried in a worker first
+
+
+class _NeedsWorker(Exception):
+    """The compile must go on where waiting for a worker process holds up nothing else."""
+
+
+class _Flight:
+    """One compile and all who wait for it; `slow`: it runs on a thread that may wait for a worker process."""
+
+    def __init__(self, first: Future[CompiledGrammar], *, slow: bool) -> None:
+        self.slow = slow
+        self.waiters = [first]
+
+    def wanted(self) -> bool:
+        return any(not waiter.cancelled() for waiter in self.waiters)
 
 
 class Compiler:
-    """Compiles constraints for one vocabulary."""
+    """Compiles constraints for one vocabulary.
+
+    `timeout_s` and `memory_bytes` bound one compile in a worker process, `workers` their number; `cache_bytes` bounds
+    what is kept of the results, least recently used first out. Errors and time-outs are not kept: the same constraint
+    may be tried again. `backend` other than ``auto`` serves everything with one engine or refuses it.
+    """
 
     def __init__(
         self,
         vocabulary: Vocabulary,
         *,
-        backend: BackendName = "auto",
+        backend: str = "auto",
         timeout_s: float = 5.0,
         memory_bytes: int = 2 << 30,
         cache_bytes: int = 256 << 20,
         workers: int = 1,
+        bounds: limits.Limits = limits.DEFAULT_LIMITS,
     ) -> None:
+        if backend != "auto" and backend not in BACKENDS:
+            raise InvalidRequest(
+                f"must be auto or one of {', '.join(BACKENDS)}, got {backend!r}", place="backend"
+            )
+        if not vocabulary.eos_token_ids:
+            raise InvalidRequest("the vocabulary has no end token", place="vocabulary")
         self.vocabulary = vocabulary
-        self._engine = LlguidanceBackend(vocabulary)
-        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sgl-grammar")
-        self._forcer = self._threads.submit(Forcer.create, vocabulary)
+        self.backend = backend
+        self.bounds = bounds
+        self._cache = _Cache(cache_bytes)
+        self._flights: dict[bytes, _Flight] = {}
+        self._lock = threading.Lock()
+        self._backends: dict[str, Backend] = {}
+        self._making = threading.Lock()
+        self._fast = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sgl-grammar")
+        self._slow = ThreadPoolExecutor(max_workers=max(workers, 1), thread_name_prefix="sgl-grammar-slow")
+        self._workers = WorkerPool(
+            vocabulary, size=max(workers, 1), timeout_s=timeout_s, memory_bytes=memory_bytes
+        )
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        """Compile and wait. Raises `InvalidConstraint`."""
+        """Compile and wait. Raises `InvalidConstraint` or `UnsupportedFeature`, which name the place."""
         return self.submit(constraint).result()
 
     def submit(self, constraint: Constraint) -> Future[CompiledGrammar]:
-        return self._threads.submit(self._compile, constraint)
+        """Start compiling, or join a compile of an equal constraint, or take the result kept from one.
 
-    def _compile(self, constraint: Constraint) -> CompiledGrammar:
-        limits.check(constraint)
-        compiled = self._engine.compile(constraint)
-        compiled.forcer = self._forcer.result()
-        return compiled
+        Cancelling the future abandons the compile if nobody else waits for it.
+        """
+        future: Future[CompiledGrammar] = Future()
+        try:
+            limits.check(constraint, self.bounds)
+            key = canonical_key(constraint)
+        except (SglError, UnicodeEncodeError) as error:
+            future.set_exception(error if isinstance(error, SglError) else InvalidConstraint(str(error)))
+            return future
+        with self._lock:
+            kept = self._cache.get(key)
+            if kept is not None:
+                future.set_result(kept)
+                return future
+            flight = self._flights.get(key)
+            if flight is not None and flight.wanted():
+                flight.waiters.append(future)
+                return future
+            flight = self._flights[key] = _Flight(future, slow=self._is_slow(key))
+        (self._slow if flight.slow else self._fast).submit(self._fly, key, constraint, flight)
+        return future
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Kill the workers and end the threads; what is compiled stays usable."""
+        self._workers.close()
+        for pool in (self._fast, self._slow):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def stats(self) -> dict[str, int]:
+        """What the cache holds: ``grammars`` and ``bytes``."""
+        with self._lock:
+            return {"grammars": len(self._cache), "bytes": self._cache.nbytes}
+
+    @cached_property
+    def forcer(self) -> Forcer | None:
+        """Forced tokens of this vocabulary; built by the first compile (about a second for 150k tokens)."""
+        return Forcer.create(self.vocabulary)
+
+    def _is_slow(self, key: bytes) -> bool:
+        return len(key) > LARGE or self.backend in ("xgrammar", "outlines")
+
+    def _fly(self, key: bytes, constraint: Constraint, flight: _Flight) -> None:
+        """Compile for all waiters of a flight, on a thread of a pool."""
+        try:
+            result: CompiledGrammar | BaseException = self._compile(constraint, key, flight)
+        except _NeedsWorker:
+            flight.slow = True
+            self._slow.submit(self._fly, key, constraint, flight)
+            return
+        except BaseException as error:
+            result = error
+        with self._lock:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            if isinstance(result, CompiledGrammar):
+                self._cache.put(key, result)
+            waiters = list(flight.waiters)
+        for waiter in waiters:
+            if not waiter.set_running_or_notify_cancel():
+                continue
+            if isinstance(result, CompiledGrammar):
+                waiter.set_result(result)
+            else:
+                waiter.set_exception(result)
+
+    def _compile(self, constraint: Constraint, key: bytes, flight: _Flight) -> CompiledGrammar:
+        if not flight.wanted():
+            raise Abandoned
+        try:
+            prepared = self._prepare(constraint, key, flight)
+            compiled = self._try_all(prepared, flight)
+        except (SglError, Abandoned, _NeedsWorker):
+            raise
+        except RecursionError:
+            raise InvalidConstraint("nested too deeply") from None
+        except Exception as error:  # a fault of a library belongs to this constraint
+            raise InvalidConstraint(f"cannot be compiled: {type(error).__name__}: {error}"[:500]) from error
+        compiled.unenforced = tuple(dict.fromkeys((*prepared.unenforced, *compiled.unenforced)))
+        compiled.forcer = self.forcer
+        return compiled
+
+    def _prepare(self, constraint: Constraint, key: bytes, flight: _Flight) -> Prepared:
+        """Rewrite schemas; large constraints in a worker, which also shows that compiling them is harmless."""
+        if len(key) <= LARGE or "llguidance" not in order(constraint, self.backend, BACKENDS):
+            return prepare(constraint)
+        data = self._workers.run("llguidance", Job(key, check=True), flight.wanted)
+        return msgspec.json.decode(data, type=Prepared)
+
+    def _try_all(self, prepared: Prepared, flight: _Flight) -> CompiledGrammar:
+        """Ask one engine after the other; if all refuse, the error of the first, and a line from each."""
+        refusals: list[tuple[str, str, str | None]] = []
+        for name in order(prepared.constraint, self.backend, BACKENDS):
+            backend = self._backend(name)
+            reason = backend.refusal(prepared.constraint)
+            if reason is not None:
+                refusals.append((name, reason, None))
+                continue
+            try:
+                return self._compile_with(backend, prepared.constraint, flight)
+            except InvalidConstraint as error:
+                refusals.append((name, error.message, error.place))
+        raise _refused(refusals, prepared.constraint)
+
+    def _compile_with(self, backend: Backend, constraint: Constraint, flight: _Flight) -> CompiledGrammar:
+        if not backend.isolated:
+            return backend.compile(constraint)
+        if not flight.slow:
+            raise _NeedsWorker
+        data = self._workers.run(backend.name, Job(canonical_key(constraint)), flight.wanted)
+        return backend.load(constraint, data)
+
+    def _backend(self, name: str) -> Backend:
+        with self._making:
+            if name not in self._backends:
+                self._backends[name] = make_backend(name, self.vocabulary)
+            return self._backends[name]
+
+
+def _refused(refusals: list[tuple[str, str, str | None]], constraint: Constraint) -> SglError:
+    kind = str(constraint.__struct_config__.tag)
+    if not any(place for _, _, place in refusals):
+        return UnsupportedFeature("; ".join(reason for _, reason, _ in refusals), place=kind)
+    _, reason, place = next(refusal for refusal in refusals if refusal[2])
+    others = "; ".join(f"{name}: {text}" for name, text, _ in refusals if text != reason)
+    return InvalidConstraint(reason, place=place, hint=others or None)
+
+
+class _Cache:
+    """Compiled grammars, least recently used first out, up to a number of bytes (one always stays)."""
+
+    def __init__(self, limit: int) -> None:
+        self.nbytes = 0
+        self._limit = limit
+        self._kept: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: bytes) -> CompiledGrammar | None:
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    def put(self, key: bytes, compiled: CompiledGrammar) -> None:
+        old = self._kept.pop(key, None)
+        self.nbytes += compiled.nbytes + len(key) - (old.nbytes + len(key) if old is not None else 0)
+        self._kept[key] = compiled
+        while self.nbytes > self._limit and len(self._kept) > 1:
+            dropped, grammar = self._kept.popitem(last=False)
+            self.nbytes -= grammar.nbytes + len(dropped)

@@ -26,10 +26,11 @@ from sgl_grammars.vocabulary import Vocabulary
 
 __all__ = ["Forcer"]
 
-WINDOW = 24
+MAX_CONTEXT = 48
+LOOK_AHEAD = 24
 MAX_PATHS = 64
-MAX_CROSSING = 6000
 CACHE_ENTRIES = 8192
+_BATCH = 64
 
 Possible = Callable[[Sequence[int]], bool]
 Path = tuple[int, ...]
@@ -47,20 +48,19 @@ class Site:
 class Plan:
     """What is sure about known bytes whatever follows (`sure`), and the token paths through the rest of them.
 
-    `context` are the last generated tokens, `sure` new tokens after them; `paths` go on from there to the exact end
-    of the known bytes. All are tuples of ids.
+    `origin` are generated tokens from a split on (empty if `sure` ends at a split), `sure` new tokens after them;
+    `paths` go on from there to the exact end of the known bytes, and `exact` does so as the encoding of these bytes.
     """
 
     origin: Path
     sure: Path
+    exact: Path
     paths: tuple[Path, ...]
     sites: tuple[Site, ...]
 
 
 class Forcer:
     """Forced tokens of one vocabulary, for any grammar. Safe to share between threads (results are pure)."""
-
-    window = WINDOW
 
     def __init__(self, vocabulary: Vocabulary, tokenizer: Any) -> None:
         self.tokens = vocabulary.tokens
@@ -72,8 +72,9 @@ class Forcer:
         self._sorted = sorted(self._ids)
         self._longest = max(map(len, self._sorted), default=0)
         self._added = _added_texts(self._tokenizer)
+        self._settled: OrderedDict[tuple[Path, bytes], Path] = OrderedDict()
         self._plans: OrderedDict[tuple[Path, bytes], Plan | None] = OrderedDict()
-        self._crossings: OrderedDict[tuple[Path, Site], Path] = OrderedDict()
+        self._verdicts: OrderedDict[tuple[Path, Site], dict[int, bool | None]] = OrderedDict()
 
     @staticmethod
     def create(vocabulary: Vocabulary) -> Forcer | None:
@@ -86,19 +87,57 @@ class Forcer:
             return None
         return Forcer(vocabulary, tokenizer)
 
-    def forced(self, tail: Sequence[int], known: bytes, possible: Possible) -> list[int]:
-        """Tokens that must follow `tail`, the last generated tokens, when `known` bytes must follow them.
+    def settle(self, context: Path) -> Path:
+        """The end of `context` that later text can still change: the tokens from the last final split on.
 
-        `possible(tokens)` says whether the grammar allows a sequence of tokens after `tail`.
+        `context` must begin where the pattern splits; so does the result.
         """
-        key = (tuple(tail), known)
-        plan = self._plans.get(key)
-        if plan is None and key not in self._plans:
-            plan = self._plan(key[0], known)
-            _remember(self._plans, key, plan)
-        if plan is None:
-            return []
-        return [*plan.sure, *self._common(plan, possible)]
+        if len(context) < 2:
+            return context
+        key = (context, b"")
+        known = self._settled.get(key)
+        if known is None:
+            known = self._cut(context, b"")
+            _remember(self._settled, key, known)
+        return known
+
+    def forced(self, context: Path, known: bytes, possible: Possible) -> list[int]:
+        """Tokens that must follow `context`, the last generated tokens (see `settle`), when `known` must follow them.
+
+        `possible(tokens)` says whether the grammar allows a sequence of tokens after `context`.
+        """
+        plan = self._plan_for(context, known)
+        return [] if plan is None else [*plan.sure, *self._common(plan, possible)]
+
+    def likely(self, context: Path, known: bytes) -> list[int]:
+        """The tokens of `known` if nothing that follows is merged with them: good guesses, not certain."""
+        plan = self._plan_for(context, known)
+        return [] if plan is None else [*plan.sure, *plan.exact]
+
+    def _plan_for(self, context: Path, known: bytes) -> Plan | None:
+        near = (context, known[:LOOK_AHEAD])
+        settled = self._settled.get(near)
+        if settled is None:
+            settled = self._cut(context, _whole_characters(near[1]))
+            _remember(self._settled, near, settled)
+        key = (settled, known)
+        if key not in self._plans:
+            _remember(self._plans, key, self._plan(settled, known))
+        return self._plans[key]
+
+    def _cut(self, context: Path, known: bytes) -> Path:
+        data = b"".join(self.tokens[token] for token in context)
+        try:
+            text = (data + known).decode()
+        except UnicodeDecodeError:
+            return context if len(context) < MAX_CONTEXT else ()
+        wanted = set(self._final_splits(text))
+        position = len(data)
+        for count in range(len(context)):
+            if position in wanted:
+                return context[len(context) - count :]
+            position -= len(self.tokens[context[len(context) - count - 1]])
+        return context if len(context) < MAX_CONTEXT else ()
 
     def _common(self, plan: Plan, possible: Possible) -> Path:
         """The longest common prefix of all paths through the bytes that are not sure."""
@@ -114,28 +153,48 @@ class Forcer:
         return common
 
     def _crossed(self, plan: Plan, site: Site, possible: Possible) -> bool:
-        """Does a token exist that crosses the end of the known bytes at `site`?"""
-        before = (*plan.sure, *site.path)
-        return any(possible((*before, token)) for token in self._crossing(plan.origin, site))
+        """Does a token exist that crosses the end of the known bytes at `site`?
 
-    def _crossing(self, origin: Path, site: Site) -> Path:
-        """Tokens longer than the rest of a site that are canonical there; all of them where there are too many."""
-        key = (origin, site)
-        found = self._crossings.get(key)
-        if found is None:
-            found = tuple(self._find_crossing((*origin, *site.path), site.rest))
-            _remember(self._crossings, key, found)
-        return found
+        The grammar is asked first (a microsecond a token), the tokenizer about what is left, and its answers are kept.
+        """
+        key = (plan.origin, site)
+        verdicts = self._verdicts.get(key)
+        if verdicts is None:
+            verdicts = dict.fromkeys(self._longer(site.rest), None)
+            _remember(self._verdicts, key, verdicts)
+        before = [*plan.sure, *site.path]
+        unknown = []
+        for token, verdict in verdicts.items():
+            if verdict is False or not possible([*before, token]):
+                continue
+            if verdict:
+                return True
+            unknown.append(token)
+        path = (*plan.origin, *site.path)
+        return any(
+            self._judge(path, unknown[start : start + _BATCH], verdicts)
+            for start in range(0, len(unknown), _BATCH)
+        )
 
-    def _find_crossing(self, path: Path, rest: bytes) -> list[int]:
+    def _longer(self, rest: bytes) -> list[int]:
+        """The tokens that begin with `rest` and are longer."""
         low = bisect_left(self._sorted, rest)
         high = bisect_left(self._sorted, rest + b"\xff" * (self._longest + 1))
-        texts = [text for text in self._sorted[low:high] if text != rest]
-        tokens = [token for text in texts for token in self._ids[text]]
-        if len(tokens) > MAX_CROSSING:
-            return tokens
+        return [token for text in self._sorted[low:high] if text != rest for token in self._ids[text]]
+
+    def _judge(self, path: Path, tokens: list[int], verdicts: dict[int, bool | None]) -> bool:
+        """Find out which of `tokens` are canonical after `path`; is any?"""
         base = b"".join(self.tokens[token] for token in path)
-        return [token for token in tokens if self._canonical(base + self.tokens[token], (*path, token))]
+        texts: dict[int, str] = {}
+        for token in tokens:
+            try:
+                texts[token] = (base + self.tokens[token]).decode()
+            except UnicodeDecodeError:
+                verdicts[token] = True  # half a character: it may be
+        found = self._tokenizer.encode_batch_fast(list(texts.values()), add_special_tokens=False)
+        for token, encoding in zip(texts, found, strict=True):
+            verdicts[token] = tuple(encoding.ids) == (*path, token)
+        return any(verdicts[token] for token in tokens)
 
     def _canonical(self, text: bytes, path: Path) -> bool:
         """Is `path` the encoding of `text`? Yes also where that cannot be asked (half a character at the end)."""
@@ -150,74 +209,43 @@ class Forcer:
             return None
         return tuple(self._tokenizer.encode(decoded, add_special_tokens=False).ids)
 
-    def _plan(self, tail: Path, known: bytes) -> Plan | None:
+    def _plan(self, context: Path, known: bytes) -> Plan | None:
         """
         ::
 
-            tail bytes ...............|known bytes...............
-                     ^anchor          ^start          ^sure
-            context: tokens between anchor and start (already generated)
-            sure:    tokens between start and the last final split; paths: from there to the end
+            context: generated tokens from a final split on
+                      |known bytes................................
+            ^0        ^start                  ^sure_end
+                      sure: tokens up to the last final split
+                                              paths: from there to the end
         """
         known = _whole_characters(known)
-        window, complete = self._text_window(tail)
-        if window is None or not known:
-            return None
-        text = (window + known).decode()
-        start = len(window)
-        splits = self._final_splits(text, complete)
-        anchor, context = self._anchor(tail, window, splits)
-        data = text.encode()
-        full = self.encode(data[anchor:])
-        if full is None or full[: len(context)] != context:
-            anchor, context = start, ()
-            full = self.encode(known)
+        data = b"".join(self.tokens[token] for token in context)
+        full = self.encode(data + known) if known else None
         if full is None:
             return None
-        sure_end = self._sure_end(text, [split for split in splits if split > start], start)
-        sure = self._tokens_until(full, context, anchor, start, sure_end)
+        if full[: len(context)] != context:  # what was generated is not canonical: begin anew after it
+            context, data, full = (), b"", self.encode(known)
+        if full is None:
+            return None
+        start, text = len(data), (data + known).decode()
+        sure_end = self._sure_end(text, [split for split in self._final_splits(text) if split > start], start)
+        sure = self._tokens_until(full, context, start, sure_end)
         if sure is None:
             sure, sure_end = (), start
         origin = context if sure_end == start else ()
-        return self._search(origin, sure, data[sure_end:])
+        exact = full[len(context) + len(sure) :]
+        return self._search(origin, sure, exact, text.encode()[sure_end:])
 
-    def _text_window(self, tail: Path) -> tuple[bytes | None, bool]:
-        """Bytes of the tail from a character's start on, and whether they start where the text starts."""
-        data = b"".join(self.tokens[token] for token in tail)
-        start = 0
-        while start < min(4, len(data)) and data[start] & 0xC0 == 0x80:
-            start += 1
-        try:
-            data[start:].decode()
-        except UnicodeDecodeError:
-            return None, False
-        return data[start:], len(tail) < WINDOW
+    def _final_splits(self, text: str) -> list[int]:
+        """Byte offsets where the pattern splits `text` whatever follows; `text` must begin at a split.
 
-    def _final_splits(self, text: str, complete: bool) -> list[int]:
-        """Byte offsets where the pattern splits `text` whatever follows.
-
-        The last two pieces may still change, and white space at the end, which patterns look beyond. If the text
-        starts in the middle of a longer one, the first pieces may be cut wrongly and are left out.
+        The last two pieces may still change, and white space at the end, which patterns look beyond.
         """
         pieces = self._tokenizer.pre_tokenizer.pre_tokenize_str(text)
         starts = sorted({start for _, (start, _) in pieces})
         settled = len(text.rstrip())
-        final = [start for start in starts if start < settled][:-1]
-        if not complete:
-            final = final[4:]
-        return _byte_offsets(text, final)
-
-    def _anchor(self, tail: Path, window: bytes, splits: list[int]) -> tuple[int, Path]:
-        """The last final split that is also a token boundary of the tail, and the tokens after it."""
-        wanted = set(splits) | ({0} if not splits else set())
-        position = len(window)
-        for count in range(len(tail) + 1):
-            if position in wanted:
-                return position, tail[len(tail) - count :]
-            if count == len(tail):
-                break
-            position -= len(self.tokens[tail[len(tail) - count - 1]])
-        return len(window), ()
+        return _byte_offsets(text, [start for start in starts if start < settled][:-1])
 
     def _sure_end(self, text: str, splits: list[int], start: int) -> int:
         """The last final split, or `start` where an added token could begin before it and end after the text."""
@@ -230,17 +258,17 @@ class Forcer:
                     return start
         return splits[-1]
 
-    def _tokens_until(self, full: Path, context: Path, anchor: int, start: int, end: int) -> Path | None:
-        """The tokens of `full`, which begins at `anchor`, between `start` and `end`; None if one spans `end`."""
-        position = anchor
+    def _tokens_until(self, full: Path, context: Path, start: int, end: int) -> Path | None:
+        """The tokens of `full` between byte `start`, after `context`, and `end`; None if one spans `end`."""
+        position = 0
         for count, token in enumerate(full):
             if position == end and position >= start:
                 return full[len(context) : count]
             position += len(self.tokens[token])
         return None
 
-    def _search(self, origin: Path, sure: Path, rest: bytes) -> Plan | None:
-        """All canonical token paths through `rest`, beginning after `origin`."""
+    def _search(self, origin: Path, sure: Path, exact: Path, rest: bytes) -> Plan | None:
+        """All canonical token paths through `rest`, beginning after `origin`; `exact` is the encoding of `rest`."""
         base = b"".join(self.tokens[token] for token in origin)
         paths: list[Path] = []
         sites: list[Site] = []
@@ -252,11 +280,11 @@ class Forcer:
                 continue
             sites.append(site)
             if len(sites) > MAX_PATHS:
-                return Plan(origin, sure, (), ()) if sure else None
+                return Plan(origin, sure, exact, (), ())
             done = base + rest[: len(rest) - len(site.rest)]
             stack.extend(self._inside(origin, site, done))
         sites.sort(key=lambda site: len(site.path))
-        return Plan(origin, sure, tuple(paths), tuple(sites))
+        return Plan(origin, sure, exact, tuple(paths), tuple(sites))
 
     def _inside(self, origin: Path, site: Site, done: bytes) -> list[Site]:
         """The sites reached by tokens that do not cross the end of the known bytes."""

@@ -21,6 +21,8 @@ from sgl_grammars.vocabulary import Vocabulary
 __all__ = ["CompiledGrammar", "Matcher", "fill_masks"]
 
 Row: TypeAlias = NDArray[np.int32]
+_STRIDE = 16
+_MAX_FORCED = 8192
 
 
 class Trail:
@@ -30,21 +32,27 @@ class Trail:
     state (a mask within a batch, forced tokens) is computed once.
     """
 
-    __slots__ = ("__weakref__", "forced", "parent", "token")
+    __slots__ = ("__weakref__", "context", "forced", "parent", "token")
 
     def __init__(self, parent: Trail | None, token: int) -> None:
         self.parent = parent
         self.token = token
         self.forced: tuple[int, ...] | None = None
+        self.context: tuple[int, ...] | None = None
 
-    def tail(self, count: int) -> list[int]:
-        """The last `count` tokens, oldest first."""
+    def settled(self, forcer: Forcer) -> tuple[int, ...]:
+        """The last tokens, from a final split of the tokenizer's pattern on; kept at each node that was asked."""
         tokens: list[int] = []
-        node: Trail | None = self
-        while node is not None and node.parent is not None and len(tokens) < count:
+        node = self
+        while node.context is None and node.parent is not None:
             tokens.append(node.token)
             node = node.parent
-        return tokens[::-1]
+        context = node.context or ()
+        tokens.reverse()
+        for start in range(0, len(tokens), _STRIDE):
+            context = forcer.settle((*context, *tokens[start : start + _STRIDE]))
+        self.context = context
+        return context
 
 
 class CompiledGrammar(ABC):
@@ -185,14 +193,25 @@ class Matcher(ABC):
         forcer = self.compiled.forcer
         if forcer is None or self._accepts():
             return []
-        known = self._forced_bytes()
-        return forcer.forced(self.trail.tail(forcer.window), known, self._possible) if known else []
+        known = self._forced_bytes()[:_MAX_FORCED]
+        return forcer.forced(self.trail.settled(forcer), known, self._possible) if known else []
+
+    def likely_tokens(self) -> list[int]:
+        """`forced_tokens`, and after them those that the forced bytes would be if nothing merges with their end.
+
+        Drafts for a step that verifies them: where they are not what the model takes, the text is still valid.
+        """
+        known = self.forced_bytes()
+        forcer = self.compiled.forcer
+        if not known or forcer is None:
+            return []
+        return forcer.likely(self.trail.settled(forcer), known)
 
     def forced_bytes(self) -> bytes:
         """The bytes that every continuation starts with; b"" where the text may end."""
         if self._ended or self.error is not None or self._accepts():
             return b""
-        return bytes(self._guard(self._forced_bytes) or b"")
+        return bytes(self._guard(self._forced_bytes) or b"")[:_MAX_FORCED]
 
     def rollback(self, count: int) -> None:
         """Undo the last `count` accepted tokens, an end token included. An error stays."""

@@ -24,6 +24,10 @@ class Backend(ABC):
         self.vocabulary = vocabulary
 
     @abstractmethod
+    def warm(self) -> None:
+        """Load and build what the first compile would wait for."""
+
+    @abstractmethod
     def refusal(self, constraint: Constraint) -> str | None:
         """Why this engine does not serve `constraint`, judged without compiling; None if it may."""
 

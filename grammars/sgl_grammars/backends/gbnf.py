@@ -246,7 +246,7 @@ class _Reader:
         self.at += 1
         if kind in _HEX:
             digits = self.text[self.at : self.at + _HEX[kind]]
-            if not re.fullmatch(r"[0-9a-fA-F]{%d}" % _HEX[kind], digits):
+            if len(digits) < _HEX[kind] or not re.fullmatch("[0-9a-fA-F]+", digits):
                 self.fail(f"\\{kind} needs {_HEX[kind]} hexadecimal digits")
             self.at += len(digits)
             return self.code_point(int(digits, 16))

@@ -13,7 +13,6 @@ from llguidance import regex_to_lark
 
 from sgl_grammars.backends.gbnf import to_lark
 from sgl_grammars.backends.patterns import plain_pattern
-from sgl_grammars.schema import load_schema, rewrite
 from sgl_grammars.spec import (
     Choice,
     Constraint,
@@ -49,14 +48,14 @@ def json_options(layout: Layout) -> dict[str, object]:
     return options
 
 
-def grammar_of(constraint: Constraint, special: Collection[str] = ()) -> tuple[str, tuple[str, ...]]:
-    """The llguidance grammar of a constraint, and the places of schema keywords that it does not enforce.
+def grammar_of(constraint: Constraint, special: Collection[str] = ()) -> str:
+    """The llguidance grammar of a constraint whose schemas have been rewritten (`sgl_grammars.routing.prepare`).
 
     `special` names tokens that marks refer to as tokens, not as text.
     """
     writer = _Writer(special)
     start = writer.expression(constraint)
-    return writer.finish(start), tuple(writer.unenforced)
+    return writer.finish(start)
 
 
 def _literal(text: str) -> str:
@@ -70,7 +69,6 @@ class _Writer:
         self.special = [name for name in special if re.fullmatch(r"<[^<>\s]+>", name)]
         self.rules: list[str] = []
         self.grammars: list[dict[str, str]] = []
-        self.unenforced: list[str] = []
         self.names = 0
 
     def name(self, stem: str) -> str:
@@ -106,12 +104,9 @@ class _Writer:
 
     def json(self, constraint: JsonSchema) -> str:
         options = json_options(constraint.layout)
-        schema, unenforced = rewrite(load_schema(constraint.schema), strict=constraint.strict)
-        self.unenforced.extend(unenforced)
-        if schema is False:
-            raise InvalidConstraint("no value is valid under this schema", place="json_schema")
-        body = {} if schema is True else schema
-        return "%json " + json.dumps({**body, "x-guidance": options})
+        return "%json " + json.dumps(
+            {**json.loads(constraint.schema), "x-guidance": options}, ensure_ascii=False
+        )
 
     def regex(self, pattern: str) -> str:
         pattern = plain_pattern(pattern)

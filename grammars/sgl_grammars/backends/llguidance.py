@@ -19,12 +19,7 @@ from sgl_lang.errors import InvalidConstraint
 __all__ = ["LlguidanceBackend"]
 
 # Fuel bounds every step: a mask or a token that needs more ends this one request with an error.
-_LIMITS = {
-    "initial_lexer_fuel": 3_000_000,
-    "step_lexer_fuel": 1_000_000,
-    "step_max_items": 200_000,
-    "max_grammar_size": 1_000_000,
-}
+_LIMITS = {"initial_lexer_fuel": 3_000_000, "step_lexer_fuel": 400_000, "max_grammar_size": 1_000_000}
 _BASE_BYTES = 60_000
 _BYTES_PER_CHARACTER = 40
 
@@ -67,17 +62,22 @@ class LlguidanceBackend(Backend):
         source: Any = vocabulary.tokenizer_json or _PlainTokenizer(vocabulary)
         return LLTokenizer(source, n_vocab=vocabulary.size, eos_token=sorted(vocabulary.eos_token_ids))
 
+    def warm(self) -> None:
+        _ = self.tokenizer
+
     def refusal(self, constraint: Constraint) -> str | None:
         if isinstance(constraint, JsonSchema) and constraint.layout.kind == "indent":
             return "llguidance has no indented layout"
         return None
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        grammar, unenforced = grammar_of(constraint, self.vocabulary.special)
+        grammar = grammar_of(constraint, self.vocabulary.special)
         matcher = LLMatcher(self.tokenizer, grammar, log_level=0, limits=LLParserLimits(**_LIMITS))
         if matcher.is_error():
             raise _invalid(matcher.get_error(), constraint)
-        return LlguidanceGrammar(self.vocabulary, matcher, len(grammar), unenforced)
+        compiled = LlguidanceGrammar(self.vocabulary, matcher, len(grammar))
+        compiled.with_special = any(name in grammar for name in self.vocabulary.special) or "<[" in grammar
+        return compiled
 
 
 def _invalid(message: str, constraint: Constraint) -> InvalidConstraint:
@@ -97,12 +97,10 @@ class LlguidanceGrammar(CompiledGrammar):
     """A matcher at the start, from which all others are copied."""
 
     backend = "llguidance"
+    with_special = False
 
-    def __init__(
-        self, vocabulary: Vocabulary, start: LLMatcher, characters: int, unenforced: tuple[str, ...]
-    ) -> None:
-        nbytes = _BASE_BYTES + _BYTES_PER_CHARACTER * characters
-        super().__init__(vocabulary, nbytes=nbytes, unenforced=unenforced)
+    def __init__(self, vocabulary: Vocabulary, start: LLMatcher, characters: int) -> None:
+        super().__init__(vocabulary, nbytes=_BASE_BYTES + _BYTES_PER_CHARACTER * characters)
         self.start = start
 
     def matcher(self) -> Matcher:
@@ -110,7 +108,9 @@ class LlguidanceGrammar(CompiledGrammar):
 
 
 class LlguidanceMatcher(Matcher):
-    def __init__(self, compiled: CompiledGrammar, native: LLMatcher) -> None:
+    compiled: LlguidanceGrammar
+
+    def __init__(self, compiled: LlguidanceGrammar, native: LLMatcher) -> None:
         super().__init__(compiled)
         self.native = native
 
@@ -136,7 +136,8 @@ class LlguidanceMatcher(Matcher):
     def _forced_bytes(self) -> bytes:
         """Bytes of text only: a special token is written as 0xff and its id, and asking for them in a state that
         forces one breaks the mask computed next, hence the copy."""
-        return bytes(self.native.deep_copy().compute_ff_bytes()).split(b"\xff", 1)[0]
+        native = self.native.deep_copy() if self.compiled.with_special else self.native
+        return bytes(native.compute_ff_bytes()).split(b"\xff", 1)[0]
 
     def _possible(self, tokens: Sequence[int]) -> bool:
         return bool(self.native.validate_tokens(list(tokens)) == len(tokens))

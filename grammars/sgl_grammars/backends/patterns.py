@@ -52,7 +52,7 @@ def plain_pattern(pattern: str) -> str:
 
 
 def _part(pattern: str, index: int) -> str:
-    """The next piece that means something on its own: an escape, a class, the head of a group, a repeat, a character."""
+    """The next piece with a meaning of its own: an escape, a class, the head of a group, a repeat, a character."""
     character = pattern[index]
     if character == "\\":
         return _escape(pattern, index)

@@ -1,0 +1,72 @@
+"""Which engine serves a constraint: first those that enforce all of it, fastest first.
+
+Schemas are read, checked and rewritten by `sgl_grammars.schema` before any engine sees them, wherever they stand in
+the constraint; what is left uses only keywords that the engines have been measured to enforce.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from sgl_grammars.backends.gbnf import is_recursive, parse
+from sgl_grammars.schema import load_schema, rewrite
+from sgl_grammars.spec import Constraint, Delayed, Ebnf, JsonSchema, StructuralTag, Tag
+from sgl_lang.errors import InvalidConstraint
+
+__all__ = ["Prepared", "order", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A constraint as engines get it, and the places of keywords that are not enforced."""
+
+    constraint: Constraint
+    unenforced: tuple[str, ...] = ()
+
+
+def prepare(constraint: Constraint) -> Prepared:
+    """Check and rewrite the schemas in a constraint. Raises `InvalidConstraint` with the place."""
+    unenforced: list[str] = []
+    return Prepared(_rewritten(constraint, unenforced), tuple(unenforced))
+
+
+def _rewritten(constraint: Constraint, unenforced: list[str]) -> Constraint:
+    if isinstance(constraint, JsonSchema):
+        schema, left = rewrite(load_schema(constraint.schema), strict=constraint.strict)
+        if schema is False:
+            raise InvalidConstraint("no value is valid under this schema", place="json_schema")
+        unenforced.extend(left)
+        text = "{}" if schema is True else json.dumps(schema, ensure_ascii=False)
+        return msgspec.structs.replace(constraint, schema=text)
+    if isinstance(constraint, Delayed):
+        return msgspec.structs.replace(constraint, then=_rewritten(constraint.then, unenforced))
+    if isinstance(constraint, StructuralTag):
+        tags = tuple(_tag(tag, unenforced) for tag in constraint.tags)
+        prefix = None if constraint.prefix is None else _tag(constraint.prefix, unenforced)
+        return msgspec.structs.replace(constraint, tags=tags, prefix=prefix)
+    return constraint
+
+
+def _tag(tag: Tag, unenforced: list[str]) -> Tag:
+    if tag.content is None:
+        return tag
+    return msgspec.structs.replace(tag, content=_rewritten(tag.content, unenforced))
+
+
+def order(constraint: Constraint, chosen: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The engines to try, in order. A `chosen` engine is the only one, unless it is ``auto``."""
+    if chosen != "auto":
+        return (chosen,)
+    preferred: tuple[str, ...] = ("llguidance",)
+    if isinstance(constraint, JsonSchema):
+        preferred = ("llguidance", "xgrammar")
+    elif isinstance(constraint, Ebnf) and is_recursive(
+        parse(constraint.grammar, constraint.root), constraint.root
+    ):
+        # llguidance reads the terminals of rules greedily, without going back, and can lose texts by that
+        preferred = ("xgrammar", "llguidance")
+    return tuple(name for name in preferred if name in known)
