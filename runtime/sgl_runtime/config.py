@@ -42,12 +42,10 @@ class EngineConfig:
 
     Model: `model` (a folder; None: the embedded model), `dtype`, `device`, `load_format`, `quantization`,
     `max_context`, `threads`. KV memory: `page_size` tokens a page; `num_pages`, or `kv_memory_bytes`, or
-    neither for a
-    default that fits the device; `host_kv_bytes` for the second tier. A step holds at most `max_batch_tokens`
-    tokens
-    of at most `max_sequences` sequences. At most `max_queue` programs may be open at once. The `disable_*`
-    switches
-    take one optimisation away each; greedy output does not change with any of them.
+    neither for a default that fits the device; `host_kv_bytes` for the second tier. A step holds at most
+    `max_batch_tokens` tokens of at most `max_sequences` sequences. At most `max_queue` programs may be open
+    at once. The `disable_*` switches take one optimisation away each; greedy output does not change with any
+    of them.
     """
 
     model: str | None = None
@@ -68,8 +66,8 @@ class EngineConfig:
     max_batch_tokens: int = 2048
     max_sequences: int = 256
     min_shared_tokens: int = 16
-    """A sequence waits for another that is computing a prefix of its own if that saves this many tokens; fewer are
-    computed again sooner than they are waited for."""
+    """A sequence waits for another that is computing a prefix of its own if that saves this many tokens;
+    fewer are computed again sooner than they are waited for."""
     max_queue: int = 4096
     max_wait_steps: int = 512
     """No sequence waits more than this many steps behind later arrivals."""
@@ -96,7 +94,14 @@ class EngineConfig:
         for name in ("num_pages", "kv_memory_bytes", "max_context", "threads"):
             value = getattr(self, name)
             self._check(value is None or value > 0, name, "above 0")
-        for name in ("max_batch_tokens", "max_sequences", "min_shared_tokens", "max_queue", "max_wait_steps", "grammar_workers"):
+        for name in (
+            "max_batch_tokens",
+            "max_sequences",
+            "min_shared_tokens",
+            "max_queue",
+            "max_wait_steps",
+            "grammar_workers",
+        ):
             self._check(getattr(self, name) > 0, name, "above 0")
         self._check(self.max_batch_tokens >= 8, "max_batch_tokens", "at least 8")
         self._check(self.host_kv_bytes >= 0, "host_kv_bytes", "at least 0")

@@ -17,10 +17,8 @@ class EngineClient(Protocol):
     """One interface for an engine in this process and for one in another.
 
     `open` gives the id of a new program; the engine makes it and nobody can guess it. Operations go one way;
-    what comes
-    of them arrives at the program's `listener` on the engine's thread, which must not block. A program's last
-    event is
-    `Finished`, or `Failed` with no branch.
+    what comes of them arrives at the program's `listener` on the engine's thread, which must not block. A
+    program's last event is `Finished`, or `Failed` with no branch.
     """
 
     tokenizer: Any

@@ -43,9 +43,8 @@ class Engine:
     """Runs programs on one model.
 
     `start` runs the loop on a thread of its own; without it, `step` runs one turn by hand (tests). The
-    methods that
-    clients call (`open`, `send`, `cancel`, `flush_cache`) may be called from any thread: they only leave a
-    message.
+    methods that clients call (`open`, `send`, `cancel`, `flush_cache`) may be called from any thread: they
+    only leave a message.
     """
 
     def __init__(

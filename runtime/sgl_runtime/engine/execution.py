@@ -1,12 +1,9 @@
 """Where steps are computed: at once, when they are asked for, or on a thread of their own.
 
 A step goes through three calls. `launch` gives the forward pass everything it needs, `provide` tells how its
-rows are
-sampled (which for constrained rows is only known once the step before has been collected), `result` waits for
-the
-outcome. Tokens drawn by one step and read by the next stay in a *token pool*: the input id ``-1 - slot``
-stands for the
-token in that slot, and is put in just before the forward pass.
+rows are sampled (which for constrained rows is only known once the step before has been collected), `result`
+waits for the outcome. Tokens drawn by one step and read by the next stay in a *token pool*: the input id ``-1
+- slot`` stands for the token in that slot, and is put in just before the forward pass.
 """
 
 from __future__ import annotations
@@ -32,8 +29,7 @@ class RowRequest:
     """What is wanted of the logit rows of a step.
 
     `drawn`: rows to sample, described by `sampling`; the token of row i goes to pool slot `slots[i]` (-1:
-    nowhere).
-    `scored`: (row, token ids) whose log probabilities are wanted.
+    nowhere). `scored`: (row, token ids) whose log probabilities are wanted.
     """
 
     drawn: Int64

@@ -15,16 +15,22 @@ from sgl_runtime.engine.engine import Engine
 __all__ = ["launch", "make_engine"]
 
 
-def launch(model: str | Path | None = None, **options: Any) -> EngineClient:
-    """Load `model` (a Hugging Face folder; None: the one that ships with the package) and start an engine in
-    this process.
+def launch(model: str | Path | None = None, *, own_process: bool = False, **options: Any) -> EngineClient:
+    """Load `model` (a Hugging Face folder; None: the one that ships with the package) and start an engine.
 
-    `options` are the fields of `EngineConfig`. Raises `InvalidRequest` for a wrong option or folder,
-    `UnsupportedFeature`
-    for a model that cannot be run.
+    It runs on a thread of this process, or with `own_process` in a process of its own that is started again
+    when it dies. `options` are the fields of `EngineConfig`. Raises `InvalidRequest` for a wrong option or
+    folder, `UnsupportedFeature` for a model that cannot be run.
     """
     config = EngineConfig.of({"model": None if model is None else str(model), **options})
-    return LocalClient(make_engine(config))
+    if not own_process:
+        return LocalClient(make_engine(config))
+    from sgl_runtime.engine.process import ProcessClient
+    from sgl_runtime.tokens import ChatTemplate, Tokenizer
+
+    folder = _folder(config)
+    tokenizer, template = Tokenizer.from_folder(folder), ChatTemplate.from_folder(folder)
+    return ProcessClient(config, tokenizer=tokenizer, template=template)
 
 
 def make_engine(config: EngineConfig) -> Engine:

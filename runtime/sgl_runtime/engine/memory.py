@@ -8,10 +8,8 @@ cached.
     written        ^^^^^^^^^^^^^^^--            the last page is usually partial
 
 A prefix found in the tree may end inside a page; that page is copied into an own one before the step
-(`take_copies`).
-What a step in flight may use is not free before that step is collected: pages and locks that are given up
-meanwhile
-wait in line behind the newest launched step.
+(`take_copies`). What a step in flight may use is not free before that step is collected: pages and locks that
+are given up meanwhile wait in line behind the newest launched step.
 """
 
 from __future__ import annotations
@@ -172,8 +170,7 @@ class KvMemory:
         """Put positions up to `upto` (at most the written ones) into the tree; `sequence` keeps using them.
 
         Tree pages are never written, so a sequence whose partial last page goes to the tree goes on in a copy
-        of it;
-        without a page for that copy only whole pages are published.
+        of it; without a page for that copy only whole pages are published.
         """
         upto = min(upto, sequence.written)
         full, rest = divmod(upto, self.page_size)
@@ -247,8 +244,7 @@ class KvMemory:
 
     def rewind(self, sequence: Sequence, length: int) -> None:
         """Let KV from position `length` on be computed again. A page that the tree owns cannot be written
-        over, so
-        all of it is left."""
+        over, so all of it is left."""
         sequence.computed = min(sequence.computed, length)
         sequence.written = min(sequence.written, length)
         if length < sequence.shared * self.page_size:

@@ -2,9 +2,8 @@
 without weights.
 
 `FakeRunner` stores in its "KV memory" the token ids themselves and computes logits from the history that it
-reads back
-through the page table. A wrong page, slot, copy or position therefore changes its output, as it would on a
-real model.
+reads back through the page table. A wrong page, slot, copy or position therefore changes its output, as it
+would on a real model.
 """
 
 from __future__ import annotations
@@ -105,8 +104,7 @@ class FakeRunner:
     """A `ModelRunner` whose logits are a function of the token history alone.
 
     `rows` different rows of logits exist; `end_bias` is added to the end token's logit. `before` is called
-    with every
-    batch (to fail, to count, to look).
+    with every batch (to fail, to count, to look).
     """
 
     def __init__(

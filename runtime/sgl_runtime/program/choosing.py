@@ -24,8 +24,7 @@ class Choosing:
     """Scores the choices of `node` over the tokens of `branch`.
 
     First the branch itself is computed, which gives the first token's log probabilities; then one sequence
-    for each
-    longest path of the trie, all of them forks of the branch and together in one step.
+    for each longest path of the trie, all of them forks of the branch and together in one step.
     """
 
     def __init__(self, walker: Walker, program: Program, branch: Branch, node: Select) -> None:

@@ -84,8 +84,7 @@ class Generation:
 
     def suppressed_at(self, count: int) -> tuple[int, ...]:
         """Tokens that must not be drawn as number `count`: ends before `min_tokens`, and ends that are
-        ignored although
-        a constraint offers them."""
+        ignored although a constraint offers them."""
         if count < self.params.min_tokens:
             return self._all_ends
         return self._ignored_ends

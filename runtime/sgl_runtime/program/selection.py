@@ -20,10 +20,8 @@ class ScorePlan:
     """The trie of choices over a shared prefix.
 
     `targets[path]`: tokens whose log probability after `path` is wanted. `runs`: the longest paths only;
-    every other
-    path with targets is a prefix of one of them, so each needs no run of its own. The empty path is read from
-    the last
-    position of the shared prefix.
+    every other path with targets is a prefix of one of them, so each needs no run of its own. The empty path
+    is read from the last position of the shared prefix.
     """
 
     targets: Mapping[Path, tuple[int, ...]]
@@ -65,8 +63,8 @@ def score_choices(
 
     ``probability`` compares the exact log probabilities. ``token_length_normalized``, ``greedy`` and
     ``unconditional_normalized`` are defined as in SGLang: mean per token; row-wise elimination by the best
-    token at each
-    place (short rows padded with their own mean); mean of the differences to the unconditional values.
+    token at each place (short rows padded with their own mean); mean of the differences to the unconditional
+    values.
     """
     rows = [_along(tokens, conditional) for tokens in choices]
     totals = [math.fsum(row) for row in rows]

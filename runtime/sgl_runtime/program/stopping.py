@@ -1,10 +1,8 @@
 """Where a generation's text must stop: stop strings and a stop regex, found incrementally and in linear time.
 
 Text is bytes here (UTF-8), so that a token may end inside a character. A client's `stop_regex` never reaches
-a
-backtracking matcher: it is run as a nondeterministic automaton (Thompson, "Regular expression search
-algorithm", CACM
-1968) with one step per character, whatever the pattern.
+a backtracking matcher: it is run as a nondeterministic automaton (Thompson, "Regular expression search
+algorithm", CACM 1968) with one step per character, whatever the pattern.
 """
 
 from __future__ import annotations
@@ -47,8 +45,7 @@ class StopRegex:
     """A compiled pattern: states with a character test and a target, and empty moves.
 
     Supported: literals, classes, ``.``, groups, ``|``, ``* + ? {m,n}`` (greedy or not), the flags ``i`` and
-    ``s``.
-    Anchors, look-around and back references are refused.
+    ``s``. Anchors, look-around and back references are refused.
     """
 
     def __init__(self, pattern: str) -> None:

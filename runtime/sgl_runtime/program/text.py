@@ -2,12 +2,9 @@
 timing.
 
 Content gathers in a `Pending` list until the program reaches a *boundary* (a generation, select, hole, fork,
-join or
-the end of the branch). Then all of it is tokenised at once. Marks of a chat template are split at their
-special tokens;
-the ordinary text between them joins its neighbours, exactly as if the whole prompt had been tokenised as one
-string, and
-yet no text of a message can ever become a special token.
+join or the end of the branch). Then all of it is tokenised at once. Marks of a chat template are split at
+their special tokens; the ordinary text between them joins its neighbours, exactly as if the whole prompt had
+been tokenised as one string, and yet no text of a message can ever become a special token.
 """
 
 from __future__ import annotations

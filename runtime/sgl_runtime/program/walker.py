@@ -1,9 +1,8 @@
 """Walks programs: what each branch wants next.
 
 A branch is advanced until it blocks (on a generation, a select, a value, a hole, a join, a compile) or ends.
-Whoever
-resolves what it waits for wakes it. Waking only queues the branch: `run_ready` does the work, so nothing
-recurses.
+Whoever resolves what it waits for wakes it. Waking only queues the branch: `run_ready` does the work, so
+nothing recurses.
 """
 
 from __future__ import annotations
@@ -65,6 +64,7 @@ from sgl_runtime.program.generation import Generation
 from sgl_runtime.program.program import Branch, ForkMark, Program
 from sgl_runtime.program.stopping import compile_stop_regex
 from sgl_runtime.program.text import Codec
+from sgl_runtime.tokens.template import check_options
 
 __all__ = ["Host", "Walker"]
 
@@ -264,6 +264,7 @@ class Walker:
         return True
 
     def _chat(self, program: Program, branch: Branch, node: Chat) -> bool:
+        check_options(node.template_options)
         pieces = self._template().render(
             _json(node.messages, "chat.messages"),
             tools=None if node.tools is None else _json(node.tools, "chat.tools"),
@@ -422,8 +423,7 @@ class Walker:
         inserted.
 
         `next_drawn`: a step in flight already draws the token after the last known one, so the first forced
-        token takes
-        its place.
+        token takes its place.
         """
         generation, mode = goal.generation, self.host.jump_forward
         guide = generation.guide

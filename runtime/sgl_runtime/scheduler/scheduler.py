@@ -1,10 +1,8 @@
 """Chooses what runs in the next step.
 
 Every running sequence goes on if there is budget and memory; then waiting ones are admitted in the order of a
-policy.
-Nothing is reserved for the future: when memory runs out, the sequence that was admitted last gives its KV to
-the cache
-and waits in front, from where the radix tree makes coming back cheap.
+policy. Nothing is reserved for the future: when memory runs out, the sequence that was admitted last gives
+its KV to the cache and waits in front, from where the radix tree makes coming back cheap.
 """
 
 from __future__ import annotations
@@ -19,14 +17,14 @@ from sgl_runtime.scheduler.waiting import WaitingRoom
 
 __all__ = ["Piece", "Scheduler", "SchedulerStats", "common_prefix"]
 
+
 @dataclass(slots=True)
 class Piece:
     """What one sequence brings to a step: positions `[start, end)`, of which `drafts` at the end are only
     proposed.
 
     `goal` and `residency` tell at collection whether the sequence still wants and holds what was computed.
-    `preset`:
-    the token to be drawn is known already, the drawn one is ignored.
+    `preset`: the token to be drawn is known already, the drawn one is ignored.
     """
 
     sequence: Sequence
@@ -198,12 +196,11 @@ class Scheduler:
         return True
 
     def _victim(self, sequence: Sequence) -> Sequence | None:
-        """A leased sequence, else of the lowest priority the one admitted last (maybe `sequence` itself); None: wait for steps in
-        flight.
+        """A leased sequence, else of the lowest priority the one admitted last (maybe `sequence` itself);
+        None: wait for steps in flight.
 
         A sequence that is alone and still finds no room shares memory with its own cached prefix: it starts
-        again
-        without it (`alone`), and then fits, since no sequence is longer than the memory.
+        again without it (`alone`), and then fits, since no sequence is longer than the memory.
         """
         if self.leased:
             return next(iter(self.leased.values()))

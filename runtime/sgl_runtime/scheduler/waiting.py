@@ -1,7 +1,8 @@
-"""The sequences that wait to be admitted: in the policy's order, preempted ones in front, their tokens announced.
+"""The sequences that wait to be admitted: in the policy's order, preempted ones in front, their tokens
+announced.
 
-What waits is drawn into the radix tree (`RadixCache.expect`), so that eviction spares what is read soon, and the length
-of the cached prefix of everything that waits is known without matching it again.
+What waits is drawn into the radix tree (`RadixCache.expect`), so that eviction spares what is read soon, and
+the length of the cached prefix of everything that waits is known without matching it again.
 """
 
 from __future__ import annotations
