@@ -150,9 +150,7 @@ def _is_local(host: str) -> bool:
 def _launch(arguments: argparse.Namespace) -> Any:
     import sgl_runtime
 
-    return sgl_runtime.launch(
-        arguments.model, **given_options(arguments, EngineConfig) | {"model": arguments.model}
-    )
+    return sgl_runtime.launch(**given_options(arguments, EngineConfig))
 
 
 # -------------------------------------------------------------------------------------------------------------- run

@@ -13,7 +13,7 @@ from sgl_runtime.tokens.protect import Piece, Protector
 from sgl_runtime.tokens.sandbox import TemplateLimits, compile_template, render
 from sgl_runtime.tokens.tokenizer import control_token_names, read_json
 
-__all__ = ["ChatTemplate", "Message", "Piece", "Tools"]
+__all__ = ["ChatTemplate", "check_messages", "check_options", "Message", "Piece", "Tools"]
 
 Message = Mapping[str, Any]
 Tools = Optional[Sequence[Mapping[str, Any]]]  # noqa: UP045 - evaluated at run time
@@ -83,7 +83,7 @@ class ChatTemplate:
         naming the message or option.
         """
         check_messages(messages)
-        _check_options(options)
+        check_options(options)
         if continue_final_message and add_generation_prompt:
             raise InvalidRequest(
                 "cannot be used together with add_generation_prompt", place="continue_final_message"
@@ -152,14 +152,13 @@ def _check_content(content: Any, place: str) -> None:
             raise InvalidRequest("must hold a text", place=f"{place}[{at}].text")
 
 
-def _check_options(options: Mapping[str, Any]) -> None:
+def check_options(options: Mapping[str, Any], place: str = "template_options") -> None:
+    """Refuse variables that would replace what the prompt is made of."""
     for name, value in options.items():
         if name in _RESERVED or name.endswith("_token") or name.startswith("_"):
-            raise InvalidRequest("is set by the server", place=f"template_options.{name}")
+            raise InvalidRequest("is set by the server", place=f"{place}.{name}")
         if not (value is None or isinstance(value, (str, int, float, bool))):
-            raise InvalidRequest(
-                "must be a text, number, true, false or null", place=f"template_options.{name}"
-            )
+            raise InvalidRequest("must be a text, number, true, false or null", place=f"{place}.{name}")
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from sgl_grammars.vocabulary import Vocabulary, from_tokenizer_json
 
+from sgl_grammars.vocabulary import Vocabulary, from_tokenizer_json
 from sgl_lang.errors import InvalidRequest
 
 __all__ = ["Tokenizer", "control_token_names", "read_json"]

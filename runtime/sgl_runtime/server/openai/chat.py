@@ -22,6 +22,7 @@ from sgl_runtime.server.openai.sampling import choices_of, program_options, samp
 from sgl_runtime.server.openai.tools import ToolPlan, plan_tools
 from sgl_runtime.server.responses import Answer, Events, sse
 from sgl_runtime.server.serving import Serving, new_id
+from sgl_runtime.tokens.template import check_options
 
 __all__ = ["chat_completions"]
 
@@ -96,15 +97,14 @@ def _prompt(body: ChatBody, plan: ToolPlan, node: int, serving: Serving) -> Chat
 def _template_options(body: ChatBody, serving: Serving) -> dict[str, Any]:
     """Variables for the chat template; one that it does not mention would be ignored, so it is refused."""
     options = dict(body.chat_template_kwargs or {})
+    check_options(options, "chat_template_kwargs")
     if body.reasoning_effort is not None:
         options["reasoning_effort"] = body.reasoning_effort
     source = str(getattr(serving.client.template, "source", ""))
-    for name, value in options.items():
+    for name in options:
         place = "reasoning_effort" if name == "reasoning_effort" else f"chat_template_kwargs.{name}"
         if name not in source:
             raise InvalidRequest("this model's chat template does not use it", place=place)
-        if not (value is None or isinstance(value, (str, int, float, bool))):
-            raise InvalidRequest("must be a text, number, true, false or null", place=place)
     return options
 
 
