@@ -123,7 +123,9 @@ class ConnectionFailed(SglError):
 
 
 def _subclasses(cls: type[SglError]) -> dict[str, type[SglError]]:
-    found = {cls.code: cls}
+    """Classes by code: those that have one of their own and can be made like any other."""
+    own = "code" in vars(cls) and cls.__init__ is SglError.__init__
+    found = {cls.code: cls} if own else {}
     for child in cls.__subclasses__():
         found.update(_subclasses(child))
     return found

@@ -295,6 +295,8 @@ class CallsExpr(Handle[Answer]):
 
 def read_answer(style: formats.ToolFormat, text: str) -> Answer:
     """Free text and calls of a finished turn. Raises `ValueError` if a call is cut off."""
+    if style.suffix and style.trigger in text.rpartition(style.suffix)[2]:
+        raise ValueError("the last call is cut off; raise max_tokens")
     plain, calls = style.parse(text)
     found = []
     for at, call in enumerate(calls):

@@ -168,6 +168,11 @@ def test_required_calls_are_sampled_without_a_script():
         sgl.gen_calls("x", choice="none")
 
 
+def test_a_call_that_is_cut_off_is_an_error():
+    with pytest.raises(sgl.ValidationFailed, match="cut off"):
+        ask.run("?", backend=FakeBackend({"answer": 'So: <|call|>{"name":"weather","argu'}))
+
+
 def test_tools_must_come_first():
     @sgl.function
     def late(s):
