@@ -126,8 +126,10 @@ class Ref(Generic[T]):
         return self._text()
 
     def __repr__(self) -> str:
-        known = self._run.known(self._node)
-        return f"<{self._name}: {'not known yet' if known is None else repr(known.text)}>"
+        """In a running program the value's, which is waited for: ``{s["x"]!r}`` must not show anything else."""
+        if self._run.ended and self._run.known(self._node) is None:
+            return f"<{self._name}: no value>"
+        return repr(self._value())
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
@@ -181,9 +183,6 @@ class Span(Ref[str]):
             for item in self._items
         ]
         return "".join(parts)
-
-    def __repr__(self) -> str:
-        return f"<{self._name}: {len(self._items)} parts>"
 
 
 class Refs(list[Any]):

@@ -382,3 +382,14 @@ def test_setting_variables():
         s += f"{s['k']['a']}{s.get_var('l')}"
 
     assert program.run(backend=FakeBackend()).text() == "12"
+
+
+def test_conversions_in_f_strings_wait_for_the_value():
+    @sgl.function
+    def program(s):
+        s += sgl.gen("x")
+        s += f"{s['x']!r}{s['x']!s}"
+
+    assert program.run(backend=FakeBackend({"x": "v"})).text() == "v'v'v"
+    with pytest.raises(sgl.NotStatic):
+        program.compile()
