@@ -138,7 +138,7 @@ def train(options: argparse.Namespace) -> None:
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters on {device}", flush=True)
     forward = torch.compile(model, dynamic=False) if device == "cuda" else model
     chunks = stream(options.tokenizer, options.chunk, options.workers, options.base_weight, options.first_chunk)
-    source = batches(chunks, options.batch // options.chunk, device, max_documents=max(8, options.batch // 96))
+    source = batches(chunks, options.batch // options.chunk, device, max_documents=max(8, options.batch // 160))
     clock = Clock(options.minutes, options.steps)
     total, started, step, waited = torch.zeros((), device=device), time.time(), 0, 0.0
     while step < clock.steps:

@@ -53,9 +53,11 @@ class Pool:
 
 
 class Phrases:
-    """Templates, one a line. Which side sees a wording is decided by the hash of its expansion (slots left open), so
-    both sides use every template but never the same words around the same slots, wherever there is more than one way.
-    `shared` switches that off, for wordings whose meaning must be learned word by word.
+    """Templates, one a line. A wording is what is left of a template once its alternatives are chosen.
+
+    One wording in eight is held out, by its hash, among those that choose at least twice: so the evaluation sees
+    combinations that training never saw, but no single word that training never saw (a model that knows no text but
+    this corpus could not read it). `shared` switches that off.
     """
 
     __slots__ = ("shared", "templates")
@@ -115,16 +117,24 @@ class Rng:
 
     def say(self, phrases: Phrases, values: Mapping[str, str] | None = None) -> str:
         """Pick a wording of this side and fill it."""
-        for _ in range(1 if phrases.shared else 40):
-            parts = _expand(self, _parse(self.choice(phrases.templates)), [])
-            key = "".join(part if isinstance(part, str) else "{" + part[1] for part in parts)
-            if phrases.shared or (stable_hash(key) % 8 == 0) == self.held_out:
+        for _ in range(64):  # a small set may have no wording on this side: then any will do
+            template = _parse(self.choice(phrases.templates))
+            parts = _expand(self, template, [])
+            if phrases.shared or self._allows(template, parts):
                 break
         return "".join(part if isinstance(part, str) else ({} if values is None else values)[part[1]] for part in parts)
 
+    def _allows(self, template: tuple[Part, ...], parts: list[Part]) -> bool:
+        """Whether a wording belongs to this side. Wordings of both sides come up as often as the others here."""
+        if sum(part[0] == "alt" for part in template if not isinstance(part, str)) < 2:
+            return not self.held_out or self.chance(0.125)
+        key = "".join(part if isinstance(part, str) else "{" + part[1] for part in parts)
+        return (stable_hash(key) % 8 == 0) == self.held_out
 
-_TOKEN = re.compile(r"\{([a-z_A-Z0-9]+)\}|([\[\]|])")
+
 Part = Any
+"""A piece of a template: constant text, `("slot", name)` or `("alt", options)`."""
+_TOKEN = re.compile(r"\{([a-z_A-Z0-9]+)\}|([\[\]|])")
 
 
 @lru_cache(maxsize=100_000)

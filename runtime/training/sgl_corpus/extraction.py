@@ -78,14 +78,14 @@ def _facts(rng: Rng, domain: Domain | None, count: int) -> list[Fact]:
 
 def _absent(rng: Rng, prop: Prop) -> Prop:
     """An asked field that the text does not state: nullable or optional."""
-    return replace(prop, value=ABSENT, nullable=True) if rng.chance(0.7) else replace(prop, value=ABSENT, required=False)
+    return replace(prop, value=ABSENT, nullable=True) if rng.chance(0.6) else replace(prop, value=ABSENT, required=False)
 
 
 def _vary(rng: Rng, prop: Prop) -> Prop:
     """Present fields may be declared nullable or optional as well."""
     if rng.chance(0.12):
         return replace(prop, nullable=True)
-    return replace(prop, required=False) if rng.chance(0.06) else prop
+    return replace(prop, required=False) if rng.chance(0.1) else prop
 
 
 def _group(rng: Rng, props: list[Prop]) -> list[Prop]:
@@ -104,16 +104,17 @@ def make_task(rng: Rng, long: bool = False) -> Task:
     domain = None if rng.chance(0.25) else rng.choice(DOMAINS)
     asked = rng.weighted(((1, 1), (2, 2), (4, 3), (4, 4), (3, 5), (2, 6), (1, 7), (0.7, rng.int(8, 10))))
     facts = _facts(rng, domain, asked + rng.weighted(((3, 0), (3, rng.int(1, 2)), (3, rng.int(3, 6)))))
-    stated: list[str | Fact] = []
+    missing = rng.choice((0.0, 0.1, 0.1, 0.2, 0.45))
+    stated: list[Fact] = []
     props: list[Prop] = []
     for i, fact in enumerate(facts):
-        if i < asked and rng.chance(0.1):
+        if i < asked and rng.chance(missing):
             props.append(_absent(rng, prop_of(fact)))
             continue
         stated.append(fact)
         if i < asked:
             props.append(_vary(rng, prop_of(fact)))
-    text_facts = [f for f in stated if isinstance(f, Fact)]
+    text_facts = list(stated)
     props = rng.shuffled(props)
     lists = [list_fact(rng) for _ in range(rng.weighted(((7, 0), (3, 1), (0.5, 2))))]
     for item in lists:
@@ -140,9 +141,10 @@ def _rules(rng: Rng, props: list[Prop]) -> tuple[list[str], bool]:
     """Extra sentences of the instruction, and whether the answer is spaced."""
     flat = [q for p in props for q in (p, *(p.inner if not p.is_list else ()))]
     rules = []
-    if any(p.nullable for p in flat) and rng.chance(0.4):
+    may_be_null, may_be_left_out = any(p.nullable for p in flat), any(not p.required and not p.nullable for p in flat)
+    if may_be_null and not may_be_left_out and rng.chance(0.4):
         rules.append(rng.say(_NULL))
-    elif any(not p.required for p in flat) and not any(p.nullable for p in flat) and rng.chance(0.5):
+    elif may_be_left_out and not may_be_null and rng.chance(0.5):
         rules.append(rng.say(_OMIT))
     wide = rng.chance(0.15)
     if wide:

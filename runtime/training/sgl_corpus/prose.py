@@ -56,6 +56,8 @@ _POSSESSIVE = ("my", "our", "their", "her", "his", "your")
 
 def sentence(rng: Rng) -> str:
     """One sentence with no fact that a question could be about."""
+    if rng.chance(0.12):
+        return loose(rng)
     values = _Lazy(rng)
     return capital(rng.say(_SMALL_TALK, values))
 
@@ -101,8 +103,21 @@ def filler(rng: Rng, low: int, high: int) -> list[str]:
 
 def babble(rng: Rng, count: int) -> str:
     """Words in no order: practice in copying anything."""
-    makers = (noun, adjective, verb, lambda r: invented(r, 1, 4), lambda r: r.choice(words.PREPOSITIONS))
+    makers = (noun, lambda r: r.choice(words.EXTRA), adjective, verb, lambda r: r.choice(words.EXTRA), lambda r: invented(r, 1, 4), lambda r: r.choice(words.PREPOSITIONS))
     return " ".join(rng.choice(makers)(rng) for _ in range(count))
+
+
+def loose(rng: Rng) -> str:
+    """A sentence of ordinary words with little grammar: any word may stand in a text."""
+    count = rng.int(4, 14)
+    parts = [rng.choice(words.EXTRA) if rng.chance(0.5) else rng.choice(_LOOSE)(rng) for _ in range(count)]
+    if rng.chance(0.3):
+        parts[rng.below(count)] += ","
+    return capital(" ".join(parts)) + rng.choice((".", ".", ".", "!", "?"))
+
+
+_LOOSE = (noun, adjective, verb, lambda r: r.choice(("the", "a", "of", "to", "and", "in", "is", "that", "it", "was", "for", "on", "we", "I", "you", "with")),
+          lambda r: r.choice(words.ADVERBS), lambda r: r.choice(words.PREPOSITIONS), lambda r: words.past(verb(r)), lambda r: words.plural(noun(r)))  # fmt: skip
 
 
 def paragraphs(rng: Rng, sentences: list[str]) -> str:

@@ -49,19 +49,19 @@ _FIRST, _LAST = Pool(words.FIRST_NAMES), Pool(words.LAST_NAMES)
 _CITIES, _COUNTRIES = Pool(words.CITIES), Pool(words.COUNTRIES)
 _PRODUCTS, _FOODS, _DISHES = Pool(words.PRODUCTS), Pool(words.FOODS), Pool(words.DISHES)
 _JOBS, _HOBBIES = Pool(words.JOBS), Pool(words.HOBBIES)
-_NOUNS, _ADJECTIVES, _VERBS = Pool(words.NOUNS, 0.05), Pool(words.ADJECTIVES, 0.05), Pool(words.VERBS, 0.05)
 
 
 def noun(rng: Rng) -> str:
-    return rng.pick(_NOUNS)
+    """An ordinary noun. Single words belong to both sides (they are the language); compounds of them are split."""
+    return rng.choice(words.NOUNS)
 
 
 def adjective(rng: Rng) -> str:
-    return rng.pick(_ADJECTIVES)
+    return rng.choice(words.ADJECTIVES)
 
 
 def verb(rng: Rng) -> str:
-    return rng.pick(_VERBS)
+    return rng.choice(words.VERBS)
 
 
 def first_name(rng: Rng) -> str:
@@ -313,7 +313,14 @@ def _time(rng: Rng) -> Value:
 
 
 def phrase(rng: Rng) -> str:
-    """A short noun phrase of ordinary or made-up words."""
+    """A short noun phrase of ordinary or made-up words; one in eight is held out."""
+    while True:
+        text = _any_phrase(rng)
+        if _is_held(text) == rng.held_out:
+            return text
+
+
+def _any_phrase(rng: Rng) -> str:
     roll = rng.below(8)
     if roll < 3:
         return f"{adjective(rng)} {noun(rng)}"
@@ -322,7 +329,7 @@ def phrase(rng: Rng) -> str:
     if roll == 5:
         return f"{adjective(rng)} {noun(rng)} {rng.choice(('for', 'with', 'of', 'from', 'near'))} {noun(rng)}"
     if roll == 6:
-        return f"{invented(rng)} {noun(rng)}"
+        return f"{invented(rng)} {noun(rng)}" if rng.chance(0.5) else f"{rng.choice(words.EXTRA)} {noun(rng)}"
     return f"{rng.choice(words.COLORS)} {noun(rng)}"
 
 

@@ -131,6 +131,49 @@ today tomorrow tonight twice typically usually very well yesterday
 """)
 PREPOSITIONS = _words("about above across after against along among around at before behind below beside between beyond by "
                       "during for from in inside into near of off on over past since through to toward under until with")
+EXTRA = _words("""
+abandon ability abroad absence absolute academic accent access accident accommodation accompany according accurate accuse achieve acid acquire
+active adapt adequate adjust administration adopt adult advance advantage adventure advertise affair affect afford afternoon agency aggressive agriculture
+ahead alternative although ambition ambulance amuse analysis ankle anniversary annoy anxiety apologize apparent application appreciate approach appropriate
+approximately architecture arrest arrow aside aspect assess asset assist assume assure atmosphere attack attitude attract authority automatic aware awkward
+backward bacteria badge balloon bankrupt barely bargain barrier battle beard beauty behave behavior belief belong beneath benefit bent betray beyond blame
+blind blood boil bold bomb bonus boost borrow bother brain brand breath bride broadcast bullet burden bury butterfly calculate campaign cancer candidate
+capable capacity capture careless carrot ceremony champion chaos character charity chase chemical cheque chocolate civil claim classic climate coach coin
+collapse colleague combine comfort command comment commercial commit communicate compensation competent complaint complex component concentrate concept
+concern conclude concrete conduct confident confirm conflict confuse congratulations consequence consist constant construct consult consumer contrast
+contribute convenient convince corporate correspond corridor council courage crack crash create creature crime crisis criticism crucial curious currency
+current curriculum cushion custom deadline dear decade deceive declare decline decorate decrease defeat defend define definite delete deliberate delight
+demand democracy demonstrate deny depend depression derive deserve desire despite destroy determine diagnosis dialogue differ digital dignity dilemma
+disagree disappear disappoint discipline dismiss display dispute distant distinguish distribute disturb divorce domestic dominate donate dozen dramatic
+due eager earthquake economic edition educate efficient elaborate elect electricity element eliminate embarrass emergency emotion emphasis empire
+encounter encourage enemy enormous ensure enterprise entertain enthusiasm environment equipment escape especially essential establish estimate ethnic
+evaluate eventually evil evolve exaggerate exceed exception exchange excuse executive exhausted exist expand expense explode export expose express extend
+extreme fabric facility faith fake fame fascinate fate fault favor feature federal fiction fierce flavor flexible flood focus following forbid forecast
+foundation fragile frequent frighten frustrate function fundamental furthermore gasoline generate generous genius genuine gesture global govern grade
+graduate grant grateful guarantee guilty handicap harm harvest hence hesitate highlight hire however humor identify ignore illegal illness illustrate
+immediate immigrant impact imply impose impress improve incident income independent indicate individual inevitable influence initial injury innocent inquiry
+insist inspire instance institute instrument intellectual intend intense internal international interpret interrupt introduce invent invest involve isolate
+joint justice keen kingdom knowledge label labor lack landscape launch leak legend leisure liberty literally logical loyal luxury machinery maintain major
+majority manufacture margin massive maximum meanwhile mechanic medium mention mercy migrate military minimum ministry minority miracle mobile moderate
+monitor moral mortgage motivate murder mutual mystery naturally necessary neglect negotiate nevertheless notion nowadays nuclear numerous obey objective
+oblige obvious occupy occur odd operate opponent oppose optimistic orbit ordinary otherwise outcome overcome overseas panic parallel participate particular
+passion patience penalty perceive perfect permit persuade phenomenon philosophy physical pioneer please pleasure plenty poison pollution portrait possess
+potential poverty precise predict pregnant prejudice preserve pressure presume prevent previous priest primary principle priority prison procedure
+profession progress prominent promote prompt propose protest province psychology pump punish pursue puzzle qualify quantity quit quote racial random rapid
+react reality rebel recall recession reckon recognize recover recruit reflect reform refugee register regret regulate reject relate relax release
+relevant relief religion reluctant rely remark remedy remind remote renew replace represent reputation rescue resign resist resolve respect restore restrict
+retire reveal revenue revolution rhythm rigid rival rob romantic rough routine royal sacrifice satellite satisfy scandal scare scatter scheme scholar scope
+seize select sensible sensitive settle severe shame shelter shortage significant sincerely sincere situation slave slip society sophisticated species
+specific spirit spite split sponsor spread stability standard statistics status steady stimulate strategy strength stress stretch strike structure struggle
+submit substance substitute suburb suffer sufficient suit summary superior supervise suppress surgery surrender surround survive suspect suspend sustain
+sympathy symptom technical technique technology temper temporary tend territory therapy therefore thorough though threat throughout thus tolerate
+toward tradition tragedy transform transport treasure treaty tremendous trend tribe trigger tropical typical ultimate unable undergo unfortunately uniform
+unite universe unless unlike upset urban urge utility vacant valid vanish variety venture verdict version via victim violent virtual virus visible vital
+voluntary vulnerable wage warrant wealth weapon welfare whereas whether widespread withdraw within without witness worthy yield anyone everybody something
+anything nothing because while until whose which what when where why how these those them themselves himself herself itself myself yourself ourselves would
+could should might shall cannot doesn't don't isn't wasn't can't won't I'm you're we'll they've it's that's let's Mr Mrs Dr Prof Inc etc vs okay hello hi dear
+please thanks regards sincerely yours best kind cheers sorry welcome congratulations attached enclosed asap fyi re fwd cc
+""")
 COLORS = _words("red blue green yellow black white gray brown orange purple pink silver gold navy teal beige maroon ivory")
 MATERIALS = _words("wooden steel glass leather cotton plastic ceramic bamboo copper woolen linen stone rubber paper velvet")
 PRODUCTS = _phrases("""
