@@ -15,6 +15,7 @@ from collections.abc import Sequence as Ordered
 from concurrent.futures import Future
 from typing import Any
 
+from sgl_grammars.matcher import fill_masks
 from sgl_grammars.spec import Constraint
 from sgl_lang.errors import DeadlineExceeded, EngineFailure, Overloaded, SglError
 from sgl_lang.tree import ErrorInfo, Event, Failed, NodeId, Operation, ProgramOptions
@@ -30,6 +31,8 @@ from sgl_runtime.engine.steps import InFlight, RowMaker, build_batch
 from sgl_runtime.program.program import Program
 from sgl_runtime.program.text import Codec
 from sgl_runtime.program.walker import Walker
+from sgl_runtime.scheduler.admission import Admission
+from sgl_runtime.scheduler.policy import PATIENCE
 from sgl_runtime.scheduler.scheduler import Piece, Scheduler
 from sgl_runtime.scheduler.waiting import WaitingRoom
 
@@ -87,10 +90,11 @@ class Engine:
             max_sequences=rows,
             num_pages=runner.num_pages,
             min_shared=self.config.min_shared_tokens,
+            admission=make_admission(self.pool, self.tree, runner.page_size, self.config),
         )
         self.walker = Walker(self)
         self.stats_counts = EngineStats()
-        self._rows = RowMaker(self.codec.vocabulary.mask_words)
+        self._rows = RowMaker(self.codec.vocabulary.mask_words, fill_masks)
         self._flying: InFlight | None = None
         self._idle: list[Sequence] = []
         self._programs: dict[str, Program] = {}
@@ -316,8 +320,7 @@ class Engine:
             self._computed(sequence)
 
     def _take_scores(self, piece: Piece, goal: Score, scores: Ordered[Ordered[float]]) -> None:
-        wanted = sorted(place for place in goal.targets if piece.start <= place < piece.end)
-        for place, values in zip(wanted, scores, strict=False):
+        for place, values in zip(piece.scored(), scores, strict=False):
             if any(value != value for value in values):
                 raise EngineFailure("the model's logits are NaN", hint="check the model's weights")
             goal.found[place] = dict(zip(goal.targets[place], values, strict=True))
@@ -433,6 +436,7 @@ class Engine:
 
     def closed(self, program: Program) -> None:
         if self._programs.pop(program.id, None) is not None:
+            self.stats_counts.ended(program.tally)
             with self._count_lock:
                 self._open_count -= 1
 
@@ -450,4 +454,11 @@ def make_cache(runner: ModelRunner, config: EngineConfig) -> tuple[Any, Any]:
         return pool, None
     from sgl_runtime.cache.radix import RadixCache
 
-    return pool, RadixCache(pool)
+    return pool, RadixCache(pool, next_use=config.effective_policy == "tree")
+
+
+def make_admission(pool: Any, tree: Any, page_size: int, config: EngineConfig) -> Admission | None:
+    """The baselines know no programs: they admit whatever there is room for."""
+    if config.effective_policy != "tree":
+        return None
+    return Admission(pool, tree, page_size=page_size, patience=PATIENCE)

@@ -9,6 +9,7 @@ from sgl_runtime.core import Batch
 
 if TYPE_CHECKING:
     from sgl_runtime.engine.engine import Engine
+    from sgl_runtime.engine.sequence import Tally
 
 __all__ = ["EngineStats", "measure"]
 
@@ -33,6 +34,12 @@ class EngineStats:
         self.steps += 1
         self.batch_tokens += batch.num_tokens
         self.batch_runs += batch.num_runs
+
+    def ended(self, tally: Tally) -> None:
+        """A program is over, in whatever way."""
+        self.programs += 1
+        for name in ("prompt_tokens", "cached_tokens", "forced_tokens", "decoded_tokens", "dropped_tokens"):
+            setattr(self, name, getattr(self, name) + getattr(tally, name))
 
 
 def measure(engine: Engine) -> dict[str, Any]:
