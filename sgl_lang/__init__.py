@@ -43,6 +43,7 @@ from sgl_lang.expr import (
     gen,
     gen_int,
     gen_string,
+    grammar,
     greedy_token_selection,
     image,
     select,
@@ -69,7 +70,7 @@ __all__ = [
     "function", "Function", "AsyncFunction", "ProgramState", "AsyncProgramState", "ForkGroup", "Ref", "run_tree",
     # expressions
     "gen", "think", "copy_from",
-    "gen_int", "gen_string", "select", "image", "system", "user", "assistant", "tool_message",
+    "gen_int", "gen_string", "grammar", "select", "image", "system", "user", "assistant", "tool_message",
     "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
     "token_length_normalized", "greedy_token_selection", "unconditional_likelihood_normalized",
     # tools

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Expr", "Exprs", "GenExpr", "Handle", "ImageExpr", "Piece", "RoleExpr", "SelectExpr", "assistant",
-    "assistant_begin", "assistant_end", "gen", "gen_int", "gen_string", "image", "select", "system",
+    "assistant_begin", "assistant_end", "gen", "gen_int", "gen_string", "grammar", "image", "select", "system",
     "system_begin",
     "system_end", "tool_message", "user", "user_begin", "user_end",
 ]  # fmt: skip
@@ -364,6 +364,22 @@ def gen_int(name: str | None = None, **sampling: Unpack[SamplingKeywords]) -> Ge
 def gen_string(name: str | None = None, **sampling: Unpack[SamplingKeywords]) -> GenExpr[str]:
     """A JSON string, quotes included in the text, without them in the value."""
     form = json_form({"type": "string"})
+    return GenExpr(name, form, sampling_keywords.normalised(sampling))
+
+
+def grammar(
+    name: str | None, *pieces: str | Pattern, **sampling: Unpack[SamplingKeywords]
+) -> GenExpr[dict[str, Any]]:
+    """Generate one text made of `pieces` (texts and patterns); the value holds its named parts, typed.
+
+    The fixed texts in it are forced, not decoded. See `sgl_lang.patterns`.
+    """
+    pattern = Pattern("")
+    for piece in pieces:
+        pattern = pattern + piece
+    if not pattern.forms:
+        raise InvalidConstraint("no part is named; use gen(regex=...)", place="grammar")
+    form: TypeForm[dict[str, Any]] = TypeForm("text of the grammar", Regex(str(pattern)), pattern.captures)
     return GenExpr(name, form, sampling_keywords.normalised(sampling))
 
 

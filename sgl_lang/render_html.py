@@ -16,6 +16,7 @@ body{font:14px/1.5 system-ui,sans-serif;margin:2rem;max-width:75rem;color:#1b1f2
 .value{background:#fff3cd}.hole{background:#f3e1ff}.failed{background:#ffd9d9}
 .role{display:block;color:#57606a;font-weight:600;margin-top:.5rem}
 .label{color:#57606a;font-size:12px;margin-top:.5rem}
+.counts{color:#57606a;font-size:11px;vertical-align:sub;margin:0 .3em 0 .15em}
 .unknown{color:#8c959f;font-style:italic}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.15rem .7rem;text-align:right;
 border-bottom:1px solid #d0d7de}
@@ -55,7 +56,19 @@ def _node(node: NodeView) -> str:
     else:
         shown = escape(node.text)
     details = escape(_details(node), quote=True)
-    return f'<span class="node {kind}" id="node{node.node.id}" title="{details}">{shown}</span>'
+    return f'<span class="node {kind}" id="node{node.node.id}" title="{details}">{shown}</span>{_badge(node)}'
+
+
+def _badge(node: NodeView) -> str:
+    """The counts of a node, behind its text: all of a generated one; tokens of a known one, if they were traced."""
+    if node.generated and node.text is not None:
+        counts = [f"{value} {name}" for name, value in _numbers(node.usage) if name != "time"]
+        shown = " · ".join([*counts, f"{node.usage.total_s * 1000:.1f} ms"])
+    elif node.tokens:
+        shown = f"{node.tokens} tokens, {node.usage.cached_tokens} cached"
+    else:
+        return ""
+    return f'<span class="counts">{shown}</span>'
 
 
 def _details(node: NodeView) -> str:

@@ -129,7 +129,14 @@ def _field_name(name: str) -> str:
 
 
 def _argument_model(name: str, code: Callable[..., Any]) -> type[pydantic.BaseModel]:
-    hints = inspect.get_annotations(code, eval_str=True)
+    try:
+        hints = inspect.get_annotations(code, eval_str=True)
+    except NameError as error:
+        raise InvalidRequest(
+            f"a type is not known where it is read: {error}",
+            place=f"tool {name}",
+            hint="define it at module level",
+        ) from None
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(code).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):

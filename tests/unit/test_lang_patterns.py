@@ -1,5 +1,8 @@
 """Regex combinators."""
 
+import datetime
+import enum
+
 import pytest
 
 import sgl_lang as sgl
@@ -43,5 +46,45 @@ def test_in_a_program():
     "make", [lambda: p.raw("("), lambda: p.times("a", 3, 2), p.any_of, lambda: p.char_in("")]
 )
 def test_wrong_patterns(make):
+    with pytest.raises(sgl.InvalidConstraint):
+        make()
+
+
+class Kind(enum.Enum):
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+
+
+def test_captured_parts():
+    @sgl.function
+    def program(s):
+        s += "I book: " + sgl.grammar(
+            "booking", "Table for ", p.named("guests", int), p.optional(" on " + p.named("day", datetime.date)),
+            " at ", p.named("place", p.word), " (", p.named("kind", Kind), ")",
+        )  # fmt: skip
+
+    text = "Table for 4 at Luna (inside)"
+    state = program.run(backend=FakeBackend({"booking": text}))
+    assert state["booking"] == {"guests": 4, "place": "Luna", "kind": Kind.INSIDE}
+    assert state.text() == f"I book: {text}"
+    full = program.run(backend=FakeBackend({"booking": "Table for 2 on 2024-05-03 at Sol (outside)"}))[
+        "booking"
+    ]
+    assert full["day"] == datetime.date(2024, 5, 3)
+    constraint = sgl.grammar("x", p.named("a", "1"), "(?P<b>2)").form.constraint
+    assert constraint == Regex(r"(1)\(\?P<b>2\)")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sgl.grammar("x", "only text"),
+        lambda: p.named("a b", "x"),
+        lambda: p.named("a", "x") + p.named("a", "y"),
+        lambda: p.named("a", list[int]),
+        lambda: p.raw("(?P<a>b)"),
+    ],
+)
+def test_wrong_captures(make):
     with pytest.raises(sgl.InvalidConstraint):
         make()
