@@ -57,6 +57,7 @@ from sgl_lang.expr import (
     user_begin,
     user_end,
 )
+from sgl_lang.mcp_tools import mcp
 from sgl_lang.program import AsyncFunction, Function, function
 from sgl_lang.refs import Ref
 from sgl_lang.replay import run_tree
@@ -74,7 +75,7 @@ __all__ = [
     "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
     "token_length_normalized", "greedy_token_selection", "unconditional_likelihood_normalized",
     # tools
-    "tool", "tools", "Tool", "ToolCall", "Answer", "gen_calls", "agent",
+    "tool", "tools", "Tool", "ToolCall", "Answer", "gen_calls", "agent", "mcp",
     # backends
     "Backend", "Capabilities", "Engine", "Remote", "OpenAI", "Fallback", "set_default_backend", "get_default_backend",
     # data
