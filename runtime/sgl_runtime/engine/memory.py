@@ -96,14 +96,16 @@ class KvMemory:
         match = self.tree.match(sequence.tokens[:limit], sequence.namespace)
         return match.length, match
 
-    def admit(self, sequence: Sequence, match: Any, length: int, upto: int) -> bool:
+    def admit(
+        self, sequence: Sequence, match: Any, length: int, upto: int, later_than: float | None = None
+    ) -> bool:
         """Give `sequence` the cached prefix and own pages for positions up to `upto`; False if there is no
-        room.
+        room. What is read at position `later_than` of the order or before is not evicted for it.
         """
         full, rest = divmod(length, self.page_size)
         if match is not None and length:
             self.tree.lock(match.handle)
-        own = self._take(pages_for(upto, self.page_size) - full)
+        own = self._take(pages_for(upto, self.page_size) - full, later_than)
         if own is None:
             if match is not None and length:
                 self.tree.unlock(match.handle)
@@ -141,11 +143,11 @@ class KvMemory:
         if sequence.row >= 0:
             self.table[sequence.row, first : len(sequence.pages)] = sequence.pages[first:]
 
-    def _take(self, count: int) -> list[int] | None:
+    def _take(self, count: int, later_than: float | None = None) -> list[int] | None:
         if count <= 0:
             return []
-        source = self.pool if self.tree is None else self.tree
-        pages: list[int] | None = source.alloc(count)
+        pages: list[int] | None
+        pages = self.pool.alloc(count) if self.tree is None else self.tree.alloc(count, later_than)
         self.held += count if pages is not None else 0
         return pages
 

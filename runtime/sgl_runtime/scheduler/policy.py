@@ -21,10 +21,12 @@ from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-__all__ = ["Candidate", "Gate", "Policy", "Queue", "is_aged", "order"]
+__all__ = ["PATIENCE", "Candidate", "Gate", "Policy", "Queue", "is_aged", "order"]
 
 Policy = Literal["tree", "lpm", "fcfs"]
 Key = tuple[object, ...]
+PATIENCE = 1.0
+"""Of the growth that is expected of programs that have begun, the share for which memory is kept free."""
 _REMEMBERED_ARRIVALS = 1 << 16
 Item = TypeVar("Item")
 
@@ -211,7 +213,7 @@ class Gate:
     needs, and with nothing running the gate is open.
     """
 
-    def __init__(self, patience: float = 0.75) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
         self.patience = patience
         self._growth: dict[int, float] = {}
         self._sum = 0.0

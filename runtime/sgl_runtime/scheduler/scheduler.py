@@ -13,6 +13,7 @@ from typing import Any
 from sgl_lang.errors import ContextOverflow
 from sgl_runtime.engine.memory import KvMemory, pages_for
 from sgl_runtime.engine.sequence import Sample, Sequence
+from sgl_runtime.scheduler.admission import Admission
 from sgl_runtime.scheduler.waiting import WaitingRoom
 
 __all__ = ["Piece", "Scheduler", "SchedulerStats", "common_prefix"]
@@ -61,6 +62,7 @@ class Scheduler:
         max_sequences: int,
         num_pages: int,
         min_shared: int = 1,
+        admission: Admission | None = None,
     ) -> None:
         self.memory = memory
         self.waiting = waiting
@@ -68,6 +70,8 @@ class Scheduler:
         self.max_sequences = max_sequences
         self.num_pages = num_pages
         self.min_shared = min_shared
+        self.admission = admission
+        """With the policy `tree`: who begins and who gives way when memory is short."""
         self.running: dict[int, Sequence] = {}
         self.leased: dict[int, Sequence] = {}
         self.stats = SchedulerStats()
@@ -104,6 +108,8 @@ class Scheduler:
             self._free_row(sequence)
         self.memory.release(sequence, keep=keep)
         sequence.state = "idle"
+        if self.admission is not None:
+            self.admission.left(sequence)
 
     def lease(self, sequence: Sequence) -> None:
         """Keep the KV of a running sequence that wants nothing now. Broken when memory is short."""
@@ -117,7 +123,7 @@ class Scheduler:
         """Release and requeue at the front."""
         self.remove(sequence, keep=True)
         self.stats.preempted += 1
-        self.add(sequence, front=True)
+        self.add(sequence, front=self.admission is None)
 
     def _free_row(self, sequence: Sequence) -> None:
         self._rows.append(sequence.row)
@@ -203,8 +209,11 @@ class Scheduler:
         again without it (`alone`), and then fits, since no sequence is longer than the memory.
         """
         if self.leased:
-            return next(iter(self.leased.values()))
-        last = min(reversed(self.running.values()), key=lambda running: running.owner.priority)
+            return self._lease_to_break()
+        if self.admission is not None:
+            last = self.admission.youngest(self.running.values())
+        else:
+            last = min(reversed(self.running.values()), key=lambda running: running.owner.priority)
         if last is sequence and len(self.running) == 1:
             if self.memory.waiting_to_be_free:
                 self.stats.stalled += 1
@@ -217,12 +226,19 @@ class Scheduler:
             sequence.alone = True
         return last
 
+    def _lease_to_break(self) -> Sequence:
+        if self.admission is not None:
+            return self.admission.youngest(self.leased.values())
+        return next(iter(self.leased.values()))
+
     # ---------------------------------------------------------------------------------------------- admission
 
     def _admit(self, pieces: list[Piece], budget: int) -> None:
         for sequence in self.waiting.in_order(self.step):
             if not budget or len(self.running) >= self.max_sequences:
                 return
+            if not self._opens(sequence):
+                continue
             if sequence.inflight or self._deferred(sequence) or not self._share(sequence):
                 continue
             if not self._enter(sequence, budget):
@@ -233,13 +249,21 @@ class Scheduler:
                 pieces.append(piece)
                 budget -= piece.end - piece.start
 
+    def _opens(self, sequence: Sequence) -> bool:
+        """May it begin, or is memory kept for what has begun? Who has waited for long is not held back."""
+        if self.admission is None or not self.running or self.waiting.is_aged(sequence, self.step):
+            return True
+        return self.admission.opens(sequence, self.waiting.cached(sequence))
+
     def _enter(self, sequence: Sequence, budget: int) -> bool:
         """From waiting to running; False if memory has to come back first."""
         memory = self.memory
         length, match = (0, None) if sequence.alone else memory.matched(sequence)
-        while not memory.admit(sequence, match, length, min(len(sequence.tokens), length + budget)):
-            if self.leased:
-                self.remove(next(iter(self.leased.values())), keep=True)
+        patient = self.admission is not None and bool(self.running)
+        later_than = self.waiting.position(sequence) if patient else None
+        while not memory.admit(sequence, match, length, min(len(sequence.tokens), length + budget), later_than):
+            if self.leased and not (patient and self._lease_to_break().owner.arrival <= sequence.owner.arrival):
+                self.remove(self._lease_to_break(), keep=True)
             elif self.running or memory.waiting_to_be_free or match is None:
                 self.stats.stalled += 1
                 return False
@@ -248,6 +272,8 @@ class Scheduler:
         self.waiting.remove(sequence, admitted=True)
         self._run(sequence)
         sequence.owner.program.started = True
+        if self.admission is not None:
+            self.admission.entered(sequence)
         self.stats.admitted += 1
         memory.count(sequence, length)
         sequence.settle(length, cached=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sgl_runtime.engine.sequence import Sequence
-from sgl_runtime.scheduler.policy import Candidate, Policy, Queue
+from sgl_runtime.scheduler.policy import Candidate, Policy, Queue, is_aged
 
 __all__ = ["WaitingRoom"]
 
@@ -76,16 +76,29 @@ class WaitingRoom:
 
     def in_order(self, step: int) -> Iterator[Sequence]:
         """Waiting sequences, first to admit first. They may be removed meanwhile."""
-        yield from list(self._front)
-        for candidate in self._queue.in_order(step):
-            yield candidate.item
+        order = self._queue.in_order(step)
         if self._tree is not None and step - self._announced >= _ANNOUNCE_EVERY:
             self._announce(step)
+        yield from list(self._front)
+        for candidate in order:
+            yield candidate.item
 
     def _announce(self, step: int) -> None:
         self._announced = step
         for candidate, place in self._queue.positions():
             self._tree.set_next_use(self._uses[candidate.item], place)
+
+    def position(self, sequence: Sequence) -> int:
+        """Its place in the order, counted from the first sequence ever admitted."""
+        return 0 if sequence in self._front else self._members[sequence].position
+
+    def cached(self, sequence: Sequence) -> int:
+        """Tokens of it that are cached now, in whole pages."""
+        return 0 if self._tree is None else int(self._tree.cached_length(self._uses[sequence]))
+
+    def is_aged(self, sequence: Sequence, step: int) -> bool:
+        """Has it waited behind later arrivals for as long as it may?"""
+        return is_aged(self._members[sequence], step, self._queue.max_wait)
 
     def _refresh(self, candidate: Candidate[Sequence]) -> int:
         """Bring a candidate up to date; its cached tokens."""
@@ -93,4 +106,4 @@ class WaitingRoom:
         candidate.started = sequence.owner.program.started
         candidate.critical = sequence.owner.critical
         use = self._uses.get(sequence)
-        return 0 if use is None else int(self._tree.outlook(use).cached)
+        return 0 if use is None else int(self._tree.cached_length(use))
