@@ -21,7 +21,7 @@ struct SamplingRow {
 struct SamplingScratch {
     std::vector<double> sums;
     std::vector<float> weights;
-    std::vector<int32_t> order;
+    std::vector<int32_t> order, counts;
 };
 
 constexpr long BLOCK = 128;
@@ -130,32 +130,46 @@ static inline int64_t draw_plain(const SamplingRow& row, long width, float most,
     return block * BLOCK + invert(weights, BLOCK, share, &share);
 }
 
-// Ranks as many of the likeliest tokens as top-k and top-p need: the first `ranked` of `order` are in place.
-class Ranking {
-  public:
-    Ranking(const float* weights, std::vector<int32_t>& order) : weights_(weights), order_(order) {}
-
-    int32_t at(long i) {
-        while (i >= ranked_) extend();
-        return order_[i];
+// Tokens by weight, likeliest first, as many as top-k or top-p can reach. A histogram over the weights' leading bits
+// (16 classes per octave) tells how far down that is, so only those are sorted. `whole` is what top-p is a share of.
+static inline void rank(const SamplingRow& row, const float* weights, long width, SamplingScratch& scratch,
+                        double* whole) {
+    constexpr int CLASSES = (0x3f800000 >> 19) + 1;  // weights are at most 1
+    auto class_of = [](float weight) {
+        uint32_t bits;
+        std::memcpy(&bits, &weight, sizeof bits);
+        return int(bits >> 19);
+    };
+    scratch.sums.assign(CLASSES, 0.0);
+    scratch.counts.assign(CLASSES, 0);
+    for (long i = 0; i < width; ++i) {
+        int c = class_of(weights[i]);
+        scratch.sums[c] += weights[i];
+        ++scratch.counts[c];
     }
-
-  private:
-    void extend() {
-        long goal = std::min<long>(order_.size(), std::max(64L, ranked_ * 8));
-        auto before = [this](int32_t a, int32_t b) {
-            return weights_[a] != weights_[b] ? weights_[a] > weights_[b] : a < b;
-        };
-        if (goal < long(order_.size()))
-            std::nth_element(order_.begin() + ranked_, order_.begin() + goal, order_.end(), before);
-        std::sort(order_.begin() + ranked_, order_.begin() + goal, before);
-        ranked_ = goal;
+    double total = 0, mass = 0;
+    for (double part : scratch.sums) total += part;
+    long count = 0;
+    int lowest = CLASSES;
+    while (lowest > 0) {
+        --lowest;
+        mass += scratch.sums[lowest];
+        count += scratch.counts[lowest];
+        if (row.top_k > 0 ? count >= row.top_k : mass >= row.top_p * total * (1 + 1e-9)) break;
     }
-
-    const float* weights_;
-    std::vector<int32_t>& order_;
-    long ranked_ = 0;
-};
+    scratch.order.clear();
+    for (long i = 0; i < width; ++i)
+        if (weights[i] > 0 && class_of(weights[i]) >= lowest) scratch.order.push_back(int32_t(i));
+    std::sort(scratch.order.begin(), scratch.order.end(), [&](int32_t a, int32_t b) {
+        return weights[a] != weights[b] ? weights[a] > weights[b] : a < b;
+    });
+    if (row.top_k > 0 && row.top_k < long(scratch.order.size())) scratch.order.resize(row.top_k);
+    *whole = total;
+    if (row.top_k > 0) {
+        *whole = 0;
+        for (int32_t token : scratch.order) *whole += weights[token];
+    }
+}
 
 static inline int64_t draw_ranked(const SamplingRow& row, long width, float most, SamplingScratch& scratch) {
     long blocks = (width + BLOCK - 1) / BLOCK;
@@ -164,34 +178,21 @@ static inline int64_t draw_ranked(const SamplingRow& row, long width, float most
     SamplingRow open = row;  // min-p comes last, so it must not take mass away from what top-p is a share of
     open.min_p = 0;
     for (long b = 0; b < blocks; ++b) block_weights(open, width, b, most, weights + b * BLOCK);
-    scratch.order.clear();
-    double whole = 0;
-    for (long i = 0; i < width; ++i)
-        if (weights[i] > 0) {
-            scratch.order.push_back(int32_t(i));
-            whole += weights[i];
-        }
-    long count = long(scratch.order.size());
-    Ranking ranking(weights, scratch.order);
-    if (row.top_k > 0 && row.top_k < count) {
-        count = row.top_k;
-        whole = 0;
-        for (long i = 0; i < count; ++i) whole += weights[ranking.at(i)];
-    }
-    double before = 0, kept_mass = 0;
+    double whole, mass = 0;
+    rank(row, weights, width, scratch, &whole);
+    const std::vector<int32_t>& order = scratch.order;
     long kept = 0;
-    for (; kept < count; ++kept) {
-        float weight = weights[ranking.at(kept)];
-        if (kept > 0 && ((row.top_p < 1.0 && before >= row.top_p * whole) || weight < row.min_p)) break;
-        before += weight;
-        kept_mass += weight;
+    for (; kept < long(order.size()); ++kept) {
+        float weight = weights[order[kept]];
+        if (kept > 0 && ((row.top_p < 1.0 && mass >= row.top_p * whole) || weight < row.min_p)) break;
+        mass += weight;
     }
-    double target = row.uniform * kept_mass, passed = 0;
+    double target = row.uniform * mass, passed = 0;
     for (long i = 0; i < kept; ++i) {
-        passed += weights[ranking.at(i)];
-        if (passed > target) return ranking.at(i);
+        passed += weights[order[i]];
+        if (passed > target) return order[i];
     }
-    return ranking.at(kept - 1);
+    return order[kept - 1];
 }
 
 // The token, or 0 with *finite false.
