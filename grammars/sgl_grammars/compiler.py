@@ -117,6 +117,12 @@ class Compiler:
         for pool in (self._fast, self._slow):
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def __enter__(self) -> Compiler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def stats(self) -> dict[str, int]:
         """What the cache holds: ``grammars`` and ``bytes``."""
         with self._lock:
@@ -179,18 +185,20 @@ class Compiler:
 
     def _try_all(self, prepared: Prepared, flight: _Flight) -> CompiledGrammar:
         """Ask one engine after the other; if all refuse, the error of the first, and a line from each."""
-        refusals: list[tuple[str, str, str | None]] = []
+        refusals: list[str] = []
+        errors: list[InvalidConstraint] = []
         for name in order(prepared.constraint, self.backend, BACKENDS):
             backend = self._backend(name)
             reason = backend.refusal(prepared.constraint)
             if reason is not None:
-                refusals.append((name, reason, None))
+                refusals.append(f"{name}: {reason}")
                 continue
             try:
                 return self._compile_with(backend, prepared.constraint, flight)
             except InvalidConstraint as error:
-                refusals.append((name, error.message, error.place))
-        raise _refused(refusals, prepared.constraint)
+                errors.append(error)
+                refusals.append(f"{name}: {error.message}")
+        raise _refused(refusals, errors, str(prepared.constraint.__struct_config__.tag))
 
     def _compile_with(self, backend: Backend, constraint: Constraint, flight: _Flight) -> CompiledGrammar:
         if not backend.isolated:
@@ -207,13 +215,13 @@ class Compiler:
             return self._backends[name]
 
 
-def _refused(refusals: list[tuple[str, str, str | None]], constraint: Constraint) -> SglError:
-    kind = str(constraint.__struct_config__.tag)
-    if not any(place for _, _, place in refusals):
-        return UnsupportedFeature("; ".join(reason for _, reason, _ in refusals), place=kind)
-    _, reason, place = next(refusal for refusal in refusals if refusal[2])
-    others = "; ".join(f"{name}: {text}" for name, text, _ in refusals if text != reason)
-    return InvalidConstraint(reason, place=place, hint=others or None)
+def _refused(refusals: list[str], errors: list[InvalidConstraint], kind: str) -> SglError:
+    """The first error of an engine that tried, with what the others said; "unsupported" if none of them tried."""
+    if not errors:
+        return UnsupportedFeature("; ".join(refusals), place=kind)
+    first = errors[0]
+    others = [line for line in refusals if not line.endswith(first.message)]
+    return InvalidConstraint(first.message, place=first.place or kind, hint="; ".join(others) or first.hint)
 
 
 class _Cache:

@@ -62,8 +62,8 @@ def order(constraint: Constraint, chosen: str, known: Sequence[str]) -> tuple[st
     if chosen != "auto":
         return (chosen,)
     preferred: tuple[str, ...] = ("llguidance",)
-    if isinstance(constraint, JsonSchema):
-        preferred = ("llguidance", "xgrammar")
+    if isinstance(constraint, JsonSchema) and constraint.layout.kind == "indent":
+        preferred = ("llguidance", "xgrammar")  # the first only to say why not
     elif isinstance(constraint, Ebnf) and is_recursive(
         parse(constraint.grammar, constraint.root), constraint.root
     ):

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -204,6 +205,8 @@ class WorkerPool:
         self._slots = threading.Semaphore(size)
         self._lock = threading.Lock()
         self._closed = False
+        # a pool that is forgotten, or outlived by the interpreter, leaves no process behind
+        weakref.finalize(self, _kill_all, self._all)
 
     def run(self, backend: str, job: Job, wanted: Callable[[], bool] = lambda: True) -> bytes:
         """Compile in a worker; blocks until one is free. `wanted` is asked now and then whether to go on."""
@@ -222,7 +225,8 @@ class WorkerPool:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            workers, self._all, self._idle = self._all, set(), []
+            workers, self._idle = list(self._all), []
+            self._all.clear()
         for worker in workers:
             worker.kill()
 
@@ -265,3 +269,8 @@ class WorkerPool:
             vocabulary.tokenizer_json,
             self._memory_bytes,
         )
+
+
+def _kill_all(workers: set[Worker]) -> None:
+    while workers:
+        workers.pop().kill()

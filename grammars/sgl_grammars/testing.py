@@ -18,10 +18,11 @@ from sgl_grammars.vocabulary import Vocabulary
 __all__ = ["allowed_tokens", "byte_vocabulary", "merged_vocabulary", "oracle_tokens", "take"]
 
 
-def byte_vocabulary() -> Vocabulary:
-    """256 tokens of one byte each, and an end token 256; padded to 260."""
-    tokens = [bytes([value]) for value in range(256)] + [b""] * 4
-    return Vocabulary(tuple(tokens), frozenset({256}), {"<eos>": 256})
+def byte_vocabulary(special: Iterable[str] = ()) -> Vocabulary:
+    """256 tokens of one byte each, an end token 256, and special tokens after it; padded to a multiple of 4."""
+    names = {name: 256 + index for index, name in enumerate(("<eos>", *special))}
+    tokens = [bytes([value]) for value in range(256)] + [b""] * (len(names) + -len(names) % 4)
+    return Vocabulary(tuple(tokens), frozenset({256}), names)
 
 
 def merged_vocabulary(texts: Iterable[str], *, size: int = 400, seed: int = 0) -> Vocabulary:

@@ -18,7 +18,7 @@ from sgl_lang.errors import InvalidConstraint
 
 __all__ = ["Grammar", "is_recursive", "parse", "to_lark"]
 
-MAX_DEPTH = 250
+MAX_DEPTH = 100
 MAX_REPEAT = 20_000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")

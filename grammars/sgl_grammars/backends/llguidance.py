@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer
 
 from sgl_grammars.backends.base import Backend
@@ -102,6 +103,14 @@ class LlguidanceGrammar(CompiledGrammar):
     def __init__(self, vocabulary: Vocabulary, start: LLMatcher, characters: int) -> None:
         super().__init__(vocabulary, nbytes=_BASE_BYTES + _BYTES_PER_CHARACTER * characters)
         self.start = start
+        # llguidance finds out that nothing can follow only after a token
+        self.only_empty = bool(start.is_accepting()) and not self._continues(start)
+
+    def _continues(self, start: LLMatcher) -> bool:
+        row = np.zeros(self.vocabulary.mask_words, np.int32)
+        start.deep_copy().unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+        self.eos.write(row, False)
+        return bool(row.any())
 
     def matcher(self) -> Matcher:
         return LlguidanceMatcher(self, self.start.deep_copy())
@@ -131,7 +140,7 @@ class LlguidanceMatcher(Matcher):
         return bool(self.native.is_accepting())
 
     def _stopped(self) -> bool:
-        return bool(self.native.is_stopped())
+        return bool(self.native.is_stopped()) or (self.compiled.only_empty and self.trail is self.compiled.root)
 
     def _forced_bytes(self) -> bytes:
         """Bytes of text only: a special token is written as 0xff and its id, and asking for them in a state that

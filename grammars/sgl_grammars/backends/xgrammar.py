@@ -160,7 +160,7 @@ def _refused_here(schema: dict[str, Any], place: str, layout: Layout) -> str | N
         return f"{place}: xgrammar does not hold a free value to a layout"
     if len(typed - {"type"}) > 1 or ("anyOf" in typed and len(schema.keys() & _KEYWORDS) > 2):
         return f"{place}: xgrammar drops keywords beside anyOf, enum, const and $ref"
-    if isinstance(schema.get("type"), list):
+    if isinstance(schema.get("type"), list) and len(schema) > 1:
         return f"{place}: xgrammar drops keywords of a list of types"
     if schema.get("type") == "object":
         return _refused_object(schema, place)

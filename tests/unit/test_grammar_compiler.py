@@ -1,0 +1,278 @@
+"""The compiler: refusals that name their place, limits, single flight, the cache, workers that are killed."""
+
+import json
+import os
+import threading
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import pytest
+
+from sgl_grammars import service
+from sgl_grammars.backends.outlines import OutlinesBackend
+from sgl_grammars.compiler import Compiler
+from sgl_grammars.limits import Limits, check
+from sgl_grammars.service import Abandoned, Job, WorkerPool
+from sgl_grammars.spec import (
+    Choice,
+    Delayed,
+    Ebnf,
+    JsonSchema,
+    Lark,
+    Layout,
+    Regex,
+    StructuralTag,
+    Tag,
+    canonical_key,
+)
+from sgl_grammars.testing import allowed_tokens, byte_vocabulary, take
+from sgl_lang.errors import InvalidConstraint, InvalidRequest, UnsupportedFeature
+
+VOCABULARY = byte_vocabulary()
+SLOW = Regex("[a-z]{0,9000}x[a-z]{0,9000}")  # outlines-core takes many seconds and gigabytes for it
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    with Compiler(VOCABULARY, timeout_s=4) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("constraint", "place", "says"),
+    [
+        (Regex("foo**("), "regex", "unclosed"),
+        (Regex("["), "regex at offset 0", "not closed"),
+        (Regex("a\x00b"), "regex", "NUL character at offset 1"),
+        (Regex("a\ud800"), "regex", "lone surrogate at offset 1"),
+        (Regex("(" * 30_000 + ")" * 30_000), "regex at offset 250", "nested deeper"),
+        (Regex("a{99999999999}"), "regex at offset 1", "repeated"),
+        (Regex("a{1,30000}"), "regex at offset 1", "repeated"),
+        (Regex("x" * 70_000), "regex", "at most"),
+        (Regex("a(?=b)"), "regex at offset 1", "look-around"),
+        (Choice(()), "choice", "0 choices"),
+        (Choice(("a", "b\ud800")), "choice.choices[1]", "surrogate"),
+        (Choice(tuple(map(str, range(100_001)))), "choice", "choices"),
+        (Ebnf("root ::= root"), "ebnf", "no finite text"),
+        (Ebnf("root ::= " + "(" * 30_000), "ebnf line 1", "nested deeper"),
+        (Ebnf(""), "ebnf", "empty"),
+        (Lark("start: missing"), "lark line 1", "missing"),
+        (Lark('start: "a'), "lark line 1", "lexer error"),
+        (Lark("start: " + "(" * 30_000 + '"a"' + ")" * 30_000), "lark line 1", "nested deeper"),
+        (JsonSchema("{"), "json_schema", "not JSON"),
+        (JsonSchema("3"), "json_schema", "object or a boolean"),
+        (JsonSchema('{"type":"strng"}'), "json_schema.type", "strng"),
+        (JsonSchema('{"type":"string","pattern":"["}'), "json_schema", "unclosed character class"),
+        (JsonSchema('{"minimum":NaN}'), "json_schema", "NaN"),
+        (JsonSchema('{"maximum":1e999}'), "json_schema", "range"),
+        (JsonSchema('{"enum":["\\u0000"]}'), "json_schema", "NUL"),
+        (JsonSchema('{"enum":["\\ud800"]}'), "json_schema", "surrogate"),
+        (JsonSchema("[" * 30_000), "json_schema", "nested"),
+        (JsonSchema('{"not":' * 30_000 + "{}" + "}" * 30_000), "json_schema", "nested"),
+        (JsonSchema("false"), "json_schema", "no value"),
+        (JsonSchema('{"$ref":"http://example.com/a.json"}'), "json_schema.$ref", "remote"),
+        (JsonSchema("{}", Layout("indent", 99)), "json_schema", "size"),
+        (JsonSchema("{}", Layout("flexible", 0)), "json_schema", "size"),
+        (StructuralTag(()), "structural_tag", "0 tags"),
+        (StructuralTag((Tag("<a>", None, "</a>"),), at_least=3, at_most=2), "structural_tag", "at least 3"),
+        (StructuralTag((Tag("<a>", None, ""),), triggers=("[",)), "structural_tag.tags[0]", "trigger"),
+        (Delayed("", Regex("a")), "delayed.until", "empty"),
+        (Delayed("x", Regex("(" * 300)), "delayed.then.regex at offset 250", "nested"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_the_compiler_goes_on(compiler, constraint, place, says) -> None:
+    with pytest.raises(InvalidConstraint) as caught:
+        compiler.compile(constraint)
+    assert caught.value.place == place, caught.value
+    assert says in caught.value.message
+    assert take(compiler.compile(Choice(("fine",))).matcher(), b"fine") == 4
+
+
+def test_what_no_engine_serves_says_what_each_answered(compiler) -> None:
+    with pytest.raises(UnsupportedFeature, match=r"llguidance.*indented.*xgrammar.*layout"):
+        compiler.compile(JsonSchema('{"type":"object"}', Layout("indent", 2)))
+
+
+def test_constraints_may_not_nest_without_end() -> None:
+    constraint = Regex("a")
+    for _ in range(20):
+        constraint = Delayed("|", constraint)
+    with pytest.raises(InvalidConstraint, match="nest deeper"):
+        check(constraint)
+    check(constraint, Limits(depth=30))
+
+
+def test_heavy_but_legal_patterns_are_served_at_once(compiler) -> None:
+    for pattern in ("(a+)+b", "(.*a){25}", "(a|a)*c", "a{20000}"):
+        matcher = compiler.compile(Regex(pattern)).matcher()
+        assert ord("a") in allowed_tokens(matcher)
+
+
+def test_left_recursion_is_served(compiler) -> None:
+    matcher = compiler.compile(Ebnf('root ::= root "a" | "a"')).matcher()
+    assert take(matcher, b"aaaa") == 4
+    assert matcher.accepting
+
+
+def test_what_is_not_strict_reports_what_is_not_enforced(compiler) -> None:
+    schema = '{"type":"array","items":{"type":"string"},"uniqueItems":true}'
+    with pytest.raises(InvalidConstraint, match="uniqueItems"):
+        compiler.compile(JsonSchema(schema))
+    assert compiler.compile(JsonSchema(schema, strict=False)).unenforced == ("json_schema.uniqueItems",)
+
+
+def test_equal_constraints_share_one_compile_and_its_result(compiler) -> None:
+    futures = [compiler.submit(Choice(("p", "q"))) for _ in range(8)]
+    assert len({id(future.result()) for future in futures}) == 1
+    assert compiler.compile(Choice(("p", "q"))) is futures[0].result()
+
+
+def test_the_cache_is_bounded_by_bytes() -> None:
+    with Compiler(VOCABULARY, cache_bytes=400_000) as compiler:
+        first = compiler.compile(Regex("a0"))
+        for index in range(1, 60):
+            compiler.compile(Regex(f"a{index}"))
+            assert compiler.stats()["bytes"] <= 400_000
+        assert 1 <= compiler.stats()["grammars"] < 20
+        assert compiler.compile(Regex("a0")) is not first
+        assert compiler.compile(Regex("a59")) is compiler.compile(Regex("a59"))
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_thousands_of_schemas_stay_within_memory() -> None:
+    with Compiler(VOCABULARY, cache_bytes=16 << 20) as compiler:
+        base = 0
+        for index in range(4_000):
+            schema = {
+                "type": "object",
+                "properties": {f"key{index}": {"type": "integer"}},
+                "additionalProperties": False,
+            }
+            compiler.compile(JsonSchema(json.dumps(schema)))
+            if index == 1000:
+                base = resident()
+        assert compiler.stats()["bytes"] <= 16 << 20
+        assert resident() - base < 60 << 20
+
+
+def test_a_time_out_is_an_error_that_is_not_remembered() -> None:
+    with Compiler(VOCABULARY, backend="outlines", timeout_s=0.3) as compiler:
+        for _ in range(2):
+            with pytest.raises(InvalidConstraint, match=r"longer than the limit \(0.3 s\)"):
+                compiler.compile(SLOW)
+        assert compiler.compile(Regex("ab")).backend == "outlines"  # with a new worker
+        assert compiler.stats()["grammars"] == 1
+
+
+def test_too_much_memory_is_an_error() -> None:
+    with (
+        Compiler(VOCABULARY, backend="outlines", timeout_s=60, memory_bytes=64 << 20) as compiler,
+        pytest.raises(InvalidConstraint, match=r"memory|crashed"),
+    ):
+        compiler.compile(SLOW)
+
+
+def test_a_fast_compile_does_not_wait_for_a_slow_one() -> None:
+    with Compiler(VOCABULARY, timeout_s=60) as compiler:
+        compiler.compile(Regex("warm"))
+        slow = compiler.submit(Ebnf('root ::= "(" root ")" | "x"'))  # starts a worker first
+        assert compiler.compile(Regex("fast")).backend == "llguidance"
+        assert not slow.done()
+        assert slow.result().backend == "xgrammar"
+
+
+def test_an_abandoned_compile_is_stopped_unless_others_wait(monkeypatch) -> None:
+    ended = threading.Event()
+    started = threading.Event()
+
+    def compile_for_ever(self, backend, job, wanted) -> bytes:
+        started.set()
+        while wanted():
+            time.sleep(0.01)
+        ended.set()
+        raise Abandoned
+
+    monkeypatch.setattr(WorkerPool, "run", compile_for_ever)
+    with Compiler(VOCABULARY, backend="outlines") as compiler:
+        one, two = compiler.submit(SLOW), compiler.submit(SLOW)
+        assert started.wait(10)
+        assert one.cancel()
+        assert not ended.wait(0.1)
+        assert two.cancel()
+        assert ended.wait(10)
+        with pytest.raises(CancelledError):
+            two.result()
+
+
+def test_a_cancelled_compile_kills_its_worker() -> None:
+    pool = WorkerPool(VOCABULARY, size=1, timeout_s=60, memory_bytes=4 << 30)
+    give_up = threading.Event()
+    threading.Timer(1.0, give_up.set).start()
+    with pytest.raises(Abandoned):
+        pool.run("outlines", Job(canonical_key(SLOW)), lambda: not give_up.is_set())
+    assert not [worker for worker in pool._all if worker.alive]
+    pool.close()
+
+
+def test_a_worker_that_dies_is_an_error_of_its_constraint_only() -> None:
+    pool = WorkerPool(VOCABULARY, size=1, timeout_s=30, memory_bytes=1 << 30)
+    assert pool.run("outlines", Job(canonical_key(Regex("a"))))
+    (worker,) = pool._all
+    worker._process.kill()
+    worker._process.wait()
+    assert pool.run("outlines", Job(canonical_key(Regex("ab"))))  # by a new one
+    pool.close()
+
+
+def test_a_worker_refuses_what_is_no_constraint() -> None:
+    pool = WorkerPool(VOCABULARY, size=1, timeout_s=30, memory_bytes=1 << 30)
+    with pytest.raises(InvalidConstraint):
+        pool.run("outlines", Job(b'{"type":"nonsense"}'))
+    with pytest.raises(InvalidConstraint, match="does not serve"):
+        pool.run("outlines", Job(canonical_key(Lark("start: /a/"))))
+    pool.close()
+
+
+def test_large_constraints_are_tried_in_a_worker_first() -> None:
+    with Compiler(VOCABULARY, timeout_s=60) as compiler:
+        seen: list[tuple[str, bool]] = []
+        run = compiler._workers.run
+
+        def spy(backend, job, wanted) -> bytes:
+            seen.append((backend, job.check))
+            return run(backend, job, wanted)
+
+        compiler._workers.run = spy  # type: ignore[method-assign]
+        words = tuple(f"word number {index}" for index in range(4000))
+        matcher = compiler.compile(Choice(words)).matcher()
+        assert seen == [("llguidance", True)]
+        assert matcher.forced_bytes() == b"word number "
+
+
+def test_results_of_workers_are_data_only() -> None:
+    assert "pickle" not in Path(service.__file__).read_text()
+    backend = OutlinesBackend(VOCABULARY)
+    constraint = Choice(("yes", "no"))
+    compiled = backend.load(constraint, backend.dump(constraint))
+    assert allowed_tokens(compiled.matcher()) == set(b"yn")
+
+
+def test_a_vocabulary_without_an_end_is_refused() -> None:
+    from dataclasses import replace
+
+    with pytest.raises(InvalidRequest, match="end token"):
+        Compiler(replace(VOCABULARY, eos_token_ids=frozenset()))
+
+
+def test_a_closed_compiler_leaves_no_worker() -> None:
+    compiler = Compiler(VOCABULARY, backend="outlines", timeout_s=30)
+    compiler.compile(Regex("a"))
+    (worker,) = compiler._workers._all
+    compiler.close()
+    assert not worker.alive

@@ -1,0 +1,139 @@
+"""Forced tokens are canonical: on real tokenizers and instances, texts with them equal the tokenizer's encoding."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sgl_grammars.compiler import Compiler
+from sgl_grammars.matcher import Matcher
+from sgl_grammars.spec import Choice, JsonSchema, Regex
+from sgl_grammars.testing import byte_vocabulary, take
+from sgl_grammars.vocabulary import Vocabulary
+from sgl_lang.errors import SglError
+
+DATA = Path(os.environ.get("SGL_TEST_DATA", "/nowhere"))
+EOS = {"qwen2": 151643, "deepseek": 1, "tekken": 2}
+SIZE = {"qwen2": 151_936, "deepseek": 129_280, "tekken": 131_072}
+
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="SGL_TEST_DATA is not set: no real tokenizers")
+
+
+@pytest.fixture(scope="module", params=sorted(EOS))
+def compiler(request):
+    name = request.param
+    vocabulary = Vocabulary.from_folder(
+        DATA / "tokenizers" / name, padded_size=SIZE[name], eos_token_ids=[EOS[name]]
+    )
+    with Compiler(vocabulary) as made:
+        yield made
+
+
+def encode(compiler: Compiler, text: str) -> list[int]:
+    return list(compiler.forcer.encode(text.encode()))
+
+
+def walk(matcher: Matcher, tokens: list[int]) -> int | None:
+    """Take canonical tokens, wherever possible those that are forced; how many were forced, None if one was refused.
+
+    Fails if a forced token is not the canonical one although the text goes on as the grammar's forced bytes say.
+    """
+    forced_count, position = 0, 0
+    texts = matcher.vocabulary.tokens
+    while position < len(tokens):
+        forced = matcher.forced_tokens()
+        rest = tokens[position:]
+        if forced and forced != rest[: len(forced)]:
+            written = b"".join(texts[token] for token in forced)
+            assert not b"".join(texts[token] for token in rest).startswith(written), (forced, rest[:8])
+            return None  # the instance is none of the grammar: another order of keys, for example
+        step = len(forced) or 1
+        if take(matcher, rest[:step]) < step:
+            return None
+        forced_count += len(forced)
+        position += step
+    return forced_count
+
+
+def instances(every: int):
+    for path in sorted((DATA / "jsonschemabench").glob("*.json"))[::every]:
+        content = json.loads(path.read_text())
+        yield content["schema"], [test["data"] for test in content["tests"] if test["valid"]]
+
+
+def test_forced_tokens_are_what_the_tokenizer_writes(compiler) -> None:
+    total = forced_total = 0
+    for schema, values in instances(every=15):
+        try:
+            grammar = compiler.compile(JsonSchema(json.dumps(schema), strict=False))
+        except SglError:
+            continue
+        for value in values:
+            tokens = encode(compiler, json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+            forced = walk(grammar.matcher(), tokens)
+            if forced is not None:
+                total, forced_total = total + len(tokens), forced_total + forced
+    assert total > 1000
+    assert forced_total > 0.1 * total
+
+
+@pytest.mark.parametrize(
+    ("constraint", "texts"),
+    [
+        (Choice(("Hello world", "Hello there", "Hell")), ["Hello world", "Hello there", "Hell"]),
+        (Regex("The answer is: [0-9]+(\\.[0-9]+)? km"), ["The answer is: 12.5 km", "The answer is: 7 km"]),
+        (Regex("  \\n\\n  (x|\\n)"), ["  \n\n  x", "  \n\n  \n"]),
+        (Regex("don't( |'re|'r|s)?"), ["don't", "don't ", "don't're", "don't'r", "don'ts"]),
+        (Regex("caf\u00e9 (\u00fcber|\u00e4hnlich|\u65e5\u672c\u8a9e)!"), ["caf\u00e9 \u00fcber!"]),
+        (Regex("\u65e5\u672c(\u8a9e|\u4eba)(\u3002|\u3067)"), ["\u65e5\u672c\u8a9e\u3002", "\u65e5\u672c\u4eba\u3067"]),
+        (Regex("2024-(01|12)-(0|1)[0-9]T00:00:0[0-9]Z"), ["2024-01-05T00:00:00Z", "2024-12-11T00:00:09Z"]),
+        (Regex("import numpy( as np|\\.linalg as (la|al))"), ["import numpy as np", "import numpy.linalg as al"]),
+        (Regex("A{3}(A|B)*"), ["AAA", "AAAA", "AAAAAAAB", "AAABAB"]),
+        (Regex("    return (x|    y)"), ["    return x", "    return     y"]),
+        (Regex("https?://(www\\.)?example\\.com/[a-z]{0,3}"), ["https://www.example.com/ab", "http://example.com/"]),
+    ],
+)  # fmt: skip
+def test_texts_with_hard_boundaries(compiler, constraint, texts) -> None:
+    grammar = compiler.compile(constraint)
+    for text in texts:
+        assert walk(grammar.matcher(), encode(compiler, text)) is not None, text
+
+
+def test_after_tokens_that_are_not_canonical_forcing_goes_on(compiler) -> None:
+    matcher = compiler.compile(Regex("[a-z]+: done, thank you")).matcher()
+    texts = compiler.vocabulary.tokens
+    single = [texts.index(bytes([byte])) for byte in b"hello:"]
+    assert take(matcher, single) == len(single)
+    forced = matcher.forced_tokens()
+    assert b" done, thank you".startswith(b"".join(texts[token] for token in forced))
+    assert forced
+    assert take(matcher, forced) == len(forced)
+
+
+def test_drafts_continue_what_is_forced(compiler) -> None:
+    schema = '{"type":"object","properties":{"name":{"type":"string"}},"required":["name"]}'
+    matcher = compiler.compile(JsonSchema(schema)).matcher()
+    forced, likely = matcher.forced_tokens(), matcher.likely_tokens()
+    assert likely[: len(forced)] == forced
+    assert b"".join(compiler.vocabulary.tokens[token] for token in likely) == b'{"name":"'
+    assert len(likely) > len(forced)  # the quote may merge with what the string begins with
+    assert take(matcher, likely) == len(likely)
+
+
+def test_states_shared_by_matchers_share_their_forced_tokens(compiler) -> None:
+    grammar = compiler.compile(Regex("ab+: done"))
+    one, two = grammar.matcher(), grammar.matcher()
+    token = compiler.vocabulary.tokens.index(b"abb")
+    assert one.accept(token)
+    assert two.accept(token)
+    assert one.trail is two.trail
+    two.rollback(1)
+    assert two.trail is grammar.root
+
+
+def test_without_a_tokenizer_nothing_is_forced() -> None:
+    with Compiler(byte_vocabulary()) as compiler:
+        matcher = compiler.compile(Choice(("abc",))).matcher()
+        assert matcher.forced_bytes() == b"abc"
+        assert matcher.forced_tokens() == []
