@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from sgl_lang.errors import EngineFailure
+from sgl_lang.errors import EngineFailure, InvalidConstraint
 from sgl_runtime.core import Int32
 
-__all__ = ["CompiledLike", "Guide", "MatcherLike"]
+__all__ = ["CompiledLike", "Guide", "MatcherLike", "stuck"]
 
 
 class MatcherLike(Protocol):
@@ -37,7 +37,7 @@ class CompiledLike(Protocol):
 
 
 class Guide:
-    """A matcher with errors raised as `EngineFailure` of its one request, and masks reused until it moves."""
+    """A matcher with errors raised as errors of its one request, and masks reused until it moves."""
 
     def __init__(self, compiled: CompiledLike) -> None:
         self.matcher = compiled.matcher()
@@ -91,4 +91,12 @@ class Guide:
 
     def _check(self) -> None:
         if self.matcher.error is not None:
-            raise EngineFailure(f"the constraint cannot go on: {self.matcher.error}")
+            raise stuck(self.matcher.error)
+
+
+def stuck(error: str) -> InvalidConstraint:
+    """The error of a request whose matcher gave up: no text can follow, or a step costs more than is allowed."""
+    reason = error.strip().split("\n", 1)[0]
+    return InvalidConstraint(
+        f"no text can satisfy it from here on: {reason}", place="constraint", hint="the grammar is empty or too costly"
+    )
