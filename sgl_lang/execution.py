@@ -247,7 +247,7 @@ class Execution:
             if not isinstance(event, Delta) or self.options.stream:
                 self.events.append((time.monotonic() - self.started, event))
             if isinstance(event, Ready):
-                self.ready[event.node] = event
+                self._on_ready(event)
             elif isinstance(event, Delta):
                 self.partial[event.node] = self.partial.get(event.node, "") + event.text
             elif isinstance(event, Failed):
@@ -259,6 +259,15 @@ class Execution:
             callbacks = self._take_callbacks()
         for callback in callbacks:
             callback()
+
+    def _on_ready(self, event: Ready) -> None:
+        """A value; but what was generated up to a cancel is none, it is only shown."""
+        if event.finish_reason != "cancelled":
+            self.ready[event.node] = event
+            return
+        self.partial[event.node] = event.text
+        error = ErrorInfo(code=Cancelled.code, message="the branch was cancelled")
+        self._on_failure(Failed(error=error, branch=event.branch, node=event.node))
 
     def _on_failure(self, event: Failed) -> None:
         if event.node is not None:

@@ -6,6 +6,8 @@ import pytest
 from engine_cases import check_empty, make_engine
 
 import sgl_lang as sgl
+from sgl_lang.testing import FakeBackend
+from sgl_lang.types import TypeForm
 from sgl_runtime.engine.client import LocalClient
 
 
@@ -140,3 +142,92 @@ def test_many_programs_at_once(engine):
     by_topic = {}
     for topic, state in zip(topics, states, strict=True):
         assert by_topic.setdefault(topic, values(state)) == values(state)
+
+
+def test_first_of_several_branches(engine):
+    @sgl.function(temperature=0)
+    def program(s):
+        s += "go"
+        forks = s.fork(3)
+        for at, branch in enumerate(forks):
+            branch += f"[{at}]" + sgl.gen("x", max_tokens=3 if at == 1 else 1000, ignore_eos=True)
+        winners = forks.first(1)
+        s += f" won: {s['x'][0]}" + sgl.gen("y", max_tokens=4)
+        return [winner.branch for winner in winners]
+
+    state = program.run(backend=engine)
+    assert state.ret_value == [2]
+    assert state.text() == f"go won: {state['x'][0]}{state['y']}"
+
+
+def test_best_of_map_and_samples(engine):
+    @sgl.function(temperature=0.9, max_tokens=5, seed=7)
+    def program(s):
+        s += "go"
+        best = s.best_of(4, sgl.gen("x"), lambda branch: len(branch.get("x")))
+        s += "|" + sgl.gen("many", n=3)
+        s.map("abc", lambda branch, item: branch.append(item + sgl.gen("mapped")), parallel=3)
+        with s.var_scope("span"):
+            s += f"<{s['mapped'][2]}>"
+        return best.branch
+
+    state = program.run(backend=engine)
+    assert state.text() == f"go{state['x']}|{state['many'][0]}{state['span']}"
+    assert len(state["many"]) == len(state["mapped"]) == 3
+    assert state["span"] == f"<{state['mapped'][2]}>"
+
+
+def test_retry_appends_the_attempt_that_is_valid(engine):
+    tried = []
+
+    def third(text):
+        tried.append(text)
+        if len(tried) < 3:
+            raise ValueError("not yet")
+        return text
+
+    @sgl.function(temperature=1.0, max_tokens=4, seed=1)
+    def program(s):
+        s += "go"
+        expr = sgl.gen("x", retry=3)
+        expr.form = TypeForm("third", None, third)
+        s += expr
+        s += " end" + sgl.gen("y")
+
+    state = program.run(backend=engine)
+    assert len(tried) == 3
+    assert len(set(tried)) > 1
+    assert state.text() == f"go{tried[-1]} end{state['y']}"
+
+
+def test_cancelling_one_branch_leaves_the_others(engine):
+    @sgl.function(temperature=0)
+    def program(s):
+        s += "go"
+        long, short = s.fork(2)
+        long += sgl.gen("x", max_tokens=1500, ignore_eos=True)
+        short += sgl.gen("x", max_tokens=4)
+        text = str(short["x"])
+        long.cancel()
+        with pytest.raises(sgl.Cancelled):
+            long.get("x", timeout=10)
+        s += text + sgl.gen("y", max_tokens=3)
+
+    assert program.run(backend=engine)["y"]
+
+
+def test_a_budget_of_tokens(engine):
+    @sgl.function(temperature=0, max_tokens=50, ignore_eos=True)
+    def program(s):
+        s += "go" + sgl.gen("x") + sgl.gen("y")
+
+    state = program.run(backend=engine, budget_tokens=60)
+    assert state.usage().decoded_tokens <= 60
+
+
+def test_falling_back_to_the_engine(engine):
+    broken = FakeBackend({"one": "A", "many": sgl.EngineFailure("died")})
+    state = story.run("ships", backend=sgl.Fallback([broken, engine]))
+    assert state["one"] == "A"
+    assert len(state["many"]) == 3
+    assert state["last"]

@@ -80,7 +80,7 @@ reveal_type(extract.compile("a"))
 def outer(s: sgl.ProgramState) -> None:
     reveal_type(extract(s, "text"))
     extract(s, 5)
-    sgl.gen("n", int, temprature=3)
+    sgl.gen("n", int, heat=3)
 """
 
 
@@ -108,4 +108,4 @@ def test_a_users_program_under_mypy_strict(tmp_path):
     errors = [line for line in lines if "error:" in line]
     assert {error.split(":")[0] for error in errors} == {"45", "46"}, out.stdout
     assert "No overload variant" in errors[0]
-    assert "temprature" in errors[1]
+    assert "heat" in errors[1]
