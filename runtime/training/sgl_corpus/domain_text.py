@@ -141,12 +141,12 @@ The place of birth is {v}.
 [I|She|He] moved to {v} [recently|some years ago|last year].
 @ country, nationality_country | country | Which country is it?;What country is the person from?
 The country [is|of origin is] {v}.
-[I|She|He] [has|have] [a passport|citizenship] of {v}.
+[I have|She has|He has] [a passport|citizenship] of {v}.
 [A citizen|Citizen] of {v}.
 @ occupation, job, profession, job_title, position | job | What is the occupation?;What does the person do for a living?;What is the job?
-[I work|She works|He works] as [a|an] {v}.
+[I work|She works|He works] as {v}.
 [The job title|The profession|My profession] is {v}.
-[By profession|By training] [a|an] {v}.
+[By profession|By training] {v}.
 [Hired|Employed] as {v}.
 @ company, employer, works_for, organization | company | Which company does the person work for?;Who is the employer?
 [I work|She works|He works|Works] for {v}.
@@ -598,7 +598,8 @@ Dr. {v} [wrote this note|examined the patient].
 @ weight_kg, weight, body_weight | kg | How much does the patient weigh?
 [Weight|Weighs|The scales show]: {v}.
 @ symptom, complaint, problem | phrase | What is the complaint?
-[Complains about|The complaint is|Came because of] [a |]{v}.
+[Complains about|The complaint is|Came because of]: {v}.
+The patient [complains about|came because of] {v}.
 @ smoker, is_smoker, smokes | bool | Does the patient smoke?
 + [Smokes|A smoker|The patient smokes].
 - [Does not smoke|A non-smoker|The patient never smokes].
@@ -610,7 +611,7 @@ Dr. {v} [wrote this note|examined the patient].
 > [Dear applicant|Careers],
 < [Apply now|We look forward to your application|Send us your papers].
 @ position, job_title, role, title | job | Which position is open?;What is the job?
-[We are looking for|We need|Wanted:] [a |an |]{v}.
+[We are looking for|We need|Wanted:] {v}.
 [The position is|Position:|Role:] {v}.
 @ company, employer, organization | company | Which company is hiring?;Who is the employer?
 {v} [is hiring|is growing|offers a job].
@@ -768,7 +769,7 @@ Dr. {v} [wrote this note|examined the patient].
 @ amount, money, sum, owed | money | How much money is it about?
 [I owe you|You owe me|I send you|Enclosed you find] {v}.
 @ request, favor, wish, asks_for | phrase | What does the writer ask for?;What is the request?
-[Could you send|Please bring|I need|I ask you for] [the |a |]{v}.
+[Could you send|Please bring|I need|I ask you for] {v}.
 @ phone, phone_number | phone | What is the phone number?
 [Call me|My number is|Ring me] {v}.
 @ email, mail_address | email | What is the e-mail address?

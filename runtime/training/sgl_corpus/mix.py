@@ -8,12 +8,12 @@ from . import classify, extraction, misc, qa, react, tools
 from .core import Document, Maker, Rng
 
 MIXTURE: tuple[tuple[float, Maker], ...] = (
-    (14, extraction.extract), (2.2, extraction.extract_long), (3.5, extraction.pick_record), (0.6, extraction.pick_long), (2.0, extraction.all_records),
+    (18, extraction.extract), (3.0, extraction.extract_long), (3.5, extraction.pick_record), (0.6, extraction.pick_long), (2.0, extraction.all_records),
     (2.0, extraction.single_value), (2.0, extraction.key_lines), (1.2, extraction.raw_records), (1.2, extraction.program_fields), (0.8, extraction.two_records),
     (6, tools.single), (4, tools.parallel), (3, tools.with_result), (1.5, tools.follow_up), (1.6, tools.no_tool), (2, tools.plain_json), (0.8, tools.choose_name),
     (3, classify.topic), (2, classify.sentiment), (1.2, classify.enum_label), (6, classify.yes_no), (1, classify.taught_labels), (1, classify.raw_sentiment),
     (3, classify.judge), (1, classify.judge_many), (1.5, classify.compare), (0.6, classify.several_turns), (0.3, classify.long_topic),
-    (5, qa.passage), (4, qa.turns), (0.8, qa.long_passage), (4, qa.many_people), (0.5, qa.many_people_long), (1.5, qa.raw_qa), (1, qa.counting), (1, qa.yes_span), (1.2, qa.named),
+    (5, qa.passage), (4, qa.turns), (0.8, qa.long_passage), (5, qa.many_people), (1.0, qa.many_people_long), (1.5, qa.raw_qa), (1, qa.counting), (1, qa.yes_span), (1.2, qa.named),
     (3, react.react), (1.5, react.with_examples), (0.5, react.long_react), (1.5, react.raw_react), (1.5, react.by_turns),
     (1.5, misc.plan), (0.7, misc.expand), (2, misc.sums), (0.7, misc.raw_sums), (2, misc.word_problem), (1.2, misc.proposals), (1, misc.best_option), (5, misc.rewrite),
     (1.2, misc.summary), (0.7, misc.subject), (0.6, misc.reply), (4, misc.few_shot), (0.8, misc.facts_few_shot), (0.4, misc.talk), (0.6, misc.remembered), (1.2, misc.plain_text),

@@ -120,7 +120,7 @@ class _Pydantic:
 
 def describe(rng: Rng, prop: Prop) -> str:
     label = prop.key.replace("_", " ")
-    return rng.choice((f"The {label}", f"{capital(label)} as stated in the text", f"{capital(label)} of the record", f"{label} ({prop.hint})"))
+    return rng.choice((f"The {label}", f"{capital(label)} as stated in the text", f"{capital(label)} of the record", f"{label} ({prop.hint or 'see the text'})"))
 
 
 def pydantic_schema(rng: Rng, title: str, props: list[Prop]) -> dict[str, Json]:
@@ -138,6 +138,8 @@ def plain_node(rng: Rng, prop: Prop, describe_it: bool) -> dict[str, Json]:
         node = {"type": prop.schema.get("type", "string"), **prop.schema}
     if prop.nullable and isinstance(node["type"], str):
         node["type"] = [node["type"], "null"]
+        if "enum" in node:
+            node["enum"] = [*node["enum"], None]
     if describe_it:
         node["description"] = describe(rng, prop)
     return node
