@@ -39,7 +39,9 @@ class Admission:
         program = sequence.owner.program
         if not self._gate.patience or (program.started and 2 * cached >= len(sequence.tokens)):
             return True
-        spare = self._pool.free + self._tree.idle_pages - (len(sequence.tokens) - cached) // self._page_size - 1
+        spare = (
+            self._pool.free + self._tree.idle_pages - (len(sequence.tokens) - cached) // self._page_size - 1
+        )
         return self._gate.opens(program.arrival, self._pages(program), spare)
 
     def entered(self, sequence: Sequence) -> None:
@@ -90,7 +92,9 @@ def expected_growth(program: Program, mean: float) -> float:
 def _growth(branch: Branch, mean: float) -> float:
     own = 0.0 if branch.generation is None else min(branch.generation.room, mean)
     if not branch.settled:
-        own += sum(_expected_tokens(step, mean) for step in list(branch.queue)[branch.generation is not None :])
+        own += sum(
+            _expected_tokens(step, mean) for step in list(branch.queue)[branch.generation is not None :]
+        )
     return own + max((_growth(child, mean) for child in branch.children), default=0.0)
 
 

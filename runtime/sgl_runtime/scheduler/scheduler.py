@@ -18,6 +18,9 @@ from sgl_runtime.scheduler.waiting import WaitingRoom
 
 __all__ = ["Piece", "Scheduler", "SchedulerStats", "common_prefix"]
 
+_LOOK_PAST = 16
+"""Sequences kept back in one step before the rest of the queue is left alone: new programs come last in it."""
+
 
 @dataclass(slots=True)
 class Piece:
@@ -234,10 +237,14 @@ class Scheduler:
     # ---------------------------------------------------------------------------------------------- admission
 
     def _admit(self, pieces: list[Piece], budget: int) -> None:
+        closed = 0
         for sequence in self.waiting.in_order(self.step):
             if not budget or len(self.running) >= self.max_sequences:
                 return
             if not self._opens(sequence):
+                closed += 1
+                if closed == _LOOK_PAST:
+                    return
                 continue
             if sequence.inflight or self._deferred(sequence) or not self._share(sequence):
                 continue
