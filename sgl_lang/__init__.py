@@ -21,6 +21,7 @@ from sgl_lang.backends.openai import OpenAI
 from sgl_lang.backends.remote import Remote
 from sgl_lang.batch import BatchError
 from sgl_lang.errors import (
+    BudgetExceeded,
     Cancelled,
     ConnectionFailed,
     ContextOverflow,
@@ -83,7 +84,7 @@ __all__ = [
     # errors
     "SglError", "InvalidRequest", "InvalidConstraint", "UnsupportedFeature", "ContextOverflow",
     "ProgramError",
-    "NotStatic", "UnknownVariable", "ValidationFailed", "BatchError", "Cancelled", "DeadlineExceeded",
+    "NotStatic", "UnknownVariable", "ValidationFailed", "BatchError", "BudgetExceeded", "Cancelled", "DeadlineExceeded",
     "Overloaded",
     "EngineFailure", "ConnectionFailed",
 ]  # fmt: skip

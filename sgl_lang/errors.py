@@ -12,6 +12,7 @@
     │   ├── UnknownVariable       `s["x"]` before anything named x (also a `KeyError`)
     │   └── ValidationFailed      the generated text is not a value of the wanted type
     ├── Cancelled                 the program or branch was cancelled                         (499)
+    ├── BudgetExceeded            the program has cost more than it may                       (402)
     ├── DeadlineExceeded          the program's or the wait's time is over                    (408)
     ├── Overloaded                the engine's queue is full; retry later                     (503, retryable)
     ├── EngineFailure             the engine failed at a step or died                         (500, retryable)
@@ -103,6 +104,11 @@ class Cancelled(SglError):
 class DeadlineExceeded(SglError):
     code = "deadline_exceeded"
     status = 408
+
+
+class BudgetExceeded(SglError):
+    code = "budget_exceeded"
+    status = 402
 
 
 class Overloaded(SglError):

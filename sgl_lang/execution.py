@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sgl_grammars.tools import FORMATS, ToolFormat
 from sgl_lang import refs
 from sgl_lang.backends.base import THINK_MARKS
-from sgl_lang.errors import Cancelled, DeadlineExceeded, NotStatic, ProgramError, SglError, UnsupportedFeature
+from sgl_lang.errors import (
+    BudgetExceeded,
+    Cancelled,
+    DeadlineExceeded,
+    NotStatic,
+    ProgramError,
+    SglError,
+    UnsupportedFeature,
+)
 from sgl_lang.options import DEFAULT_WAIT_S, RunOptions
 from sgl_lang.places import NOWHERE, Place, caller
 from sgl_lang.tree import (
@@ -71,6 +79,7 @@ class Execution:
         self.partial: dict[NodeId, str] = {}
         self.events: list[tuple[float, Event]] = []
         self.usage: Usage | None = None
+        self.cost = 0.0
         self.loop_thread: int | None = None
         self.before_wait: Callable[[], None] | None = None
         self._forms: dict[NodeId, TypeForm[Any]] = {}
@@ -264,10 +273,22 @@ class Execution:
         """A value; but what was generated up to a cancel is none, it is only shown."""
         if event.finish_reason != "cancelled":
             self.ready[event.node] = event
+            self._charge(event)
             return
         self.partial[event.node] = event.text
         error = ErrorInfo(code=Cancelled.code, message="the branch was cancelled")
         self._on_failure(Failed(error=error, branch=event.branch, node=event.node))
+
+    def _charge(self, event: Ready) -> None:
+        """Add what a value has cost; over the budget, the program is cancelled and its error says why."""
+        if self.backend is None:
+            return
+        self.cost += self.backend.cost(event.usage)
+        budget = self.options.budget_dollars
+        if budget is not None and self.cost > budget and self._program_error is None:
+            message = f"{self.name} has cost ${self.cost:.4f}, its budget is ${budget:.4f}"
+            self._program_error = ErrorInfo(code=BudgetExceeded.code, message=message)
+            threading.Thread(target=self.cancel, daemon=True).start()  # not while the backend is telling us
 
     def _on_failure(self, event: Failed) -> None:
         if event.node is not None:
@@ -275,7 +296,7 @@ class Execution:
             for branch in self._dependents.get(event.node, ()):
                 self._fail_branch(branch, event.error, event.node)
         if event.branch is None and event.node is None:
-            self._program_error = event.error
+            self._program_error = self._program_error or event.error
             self._done = True
         else:
             branch = event.branch if event.branch is not None else self.branch_of.get(event.node or 0, ROOT)

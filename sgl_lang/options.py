@@ -21,16 +21,18 @@ DEFAULT_WAIT_S = 3600.0
 class RunOptions:
     """Options of `run`, `run_batch` and `stream`.
 
-    `sampling` (also given as plain keywords) holds for gens that do not say otherwise. `deadline_s`: the
-    program is cancelled after so many seconds. `budget_tokens`: bound on the sampled tokens of all branches
-    together. `trace` asks the engine for the tokens of known nodes (for `render`). `merge_text` off keeps
-    adjacent texts as separate nodes. `lazy_format` off makes f-strings wait for values.
+    `sampling` (also given as plain keywords) holds for gens that do not say otherwise. `deadline_s`: the program is
+    cancelled after so many seconds. `budget_tokens`: bound on the sampled tokens of all branches together.
+    `budget_dollars`: the program is cancelled once its backend, if it knows its prices, has charged more. `trace` asks
+    the engine for the tokens of known nodes (for `render`). `merge_text` off keeps adjacent texts as separate nodes.
+    `lazy_format` off makes f-strings wait for values.
     """
 
     backend: Backend | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     deadline_s: float | None = None
     budget_tokens: int | None = None
+    budget_dollars: float | None = None
     priority: int = 0
     namespace: str = ""
     stream: bool = False
@@ -54,6 +56,8 @@ class RunOptions:
         rest = {name: value for name, value in keywords.items() if name not in OWN_NAMES}
         if own.get("deadline_s") is not None and not own["deadline_s"] > 0:
             raise InvalidRequest("must be above 0", place="deadline_s")
+        if own.get("budget_dollars") is not None and not own["budget_dollars"] >= 0:
+            raise InvalidRequest("must be at least 0", place="budget_dollars")
         fields = {**self.sampling, **sampling.normalised(rest)}
         sampling.params(fields, {})
         return replace(self, **{**own, "sampling": fields})

@@ -291,6 +291,10 @@ class ProgramState:
             self.execution.wait_done()
         return self.execution.usage or Usage()
 
+    def cost(self) -> float:
+        """Dollars that the program was charged so far, where the backend knows its prices."""
+        return self.execution.cost
+
     # ------------------------------------------------------------------------------------------ reading
 
     def text(self, timeout: float | None = None) -> str:

@@ -34,6 +34,7 @@ from sgl_lang.tree import (
     Select,
     Text,
     Tokens,
+    Usage,
     Value,
 )
 
@@ -133,6 +134,10 @@ class Backend(ABC):
     def think_marks(self) -> tuple[str, str]:
         """What stands before and after the model's reasoning."""
         return THINK_MARKS
+
+    def cost(self, usage: Usage) -> float:
+        """Dollars that `usage` is charged; 0 where nothing is."""
+        return 0.0
 
     def flush_cache(self) -> None:
         """Drop cached prefixes nobody uses."""

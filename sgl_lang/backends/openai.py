@@ -63,11 +63,13 @@ class OpenAI(Backend):
         max_retries: int = 2,
         max_parallel: int = 32,
         continue_message: bool = False,
+        dollars_per_million: tuple[float, float] = (0.0, 0.0),
         connect_timeout_s: float = 10.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """`max_retries`: for a text that misses its regex, and for retryable errors. `max_parallel` bounds the requests
         under way. `continue_message`: the server can go on with an assistant's message that has begun.
+        `dollars_per_million`: price of a million prompt tokens and of a million generated ones, for budgets.
         """
         self.capabilities = Capabilities(
             "openai",
@@ -78,6 +80,7 @@ class OpenAI(Backend):
         self.model = model
         self.max_retries = max_retries
         self.continue_message = continue_message
+        self.dollars_per_million = dollars_per_million
         self._http = HttpLoop(
             base_url.rstrip("/"),
             {**(headers or {}), **({} if api_key is None else {"Authorization": f"Bearer {api_key}"})},
@@ -94,6 +97,10 @@ class OpenAI(Backend):
 
     def info(self) -> dict[str, Any]:
         return {"name": self.model, "base_url": self._http.base_url}
+
+    def cost(self, usage: Usage) -> float:
+        prompt, generated = self.dollars_per_million
+        return (usage.prompt_tokens * prompt + usage.completion_tokens * generated) / 1e6
 
     def close(self) -> None:
         self._http.close()

@@ -216,3 +216,18 @@ def test_a_dead_server_falls_back():
     with sgl.Remote("http://127.0.0.1:9") as dead:
         state = steps.run(backend=sgl.Fallback([dead, FakeBackend({"a": "A"})]))
     assert state["a"] == "A"
+
+
+def test_budget_in_dollars():
+    @sgl.function
+    def program(s, turns):
+        for _ in range(turns):
+            s += sgl.user("?") + sgl.assistant(sgl.gen("x"))
+            str(s["x"])
+
+    with Endpoint("a").backend(dollars_per_million=(100_000, 250_000)) as backend:  # one turn costs a dollar
+        assert program.run(2, backend=backend, budget_dollars=2.5).cost() == pytest.approx(2)
+        with pytest.raises(sgl.BudgetExceeded, match=r"\$3\.0000, its budget is \$2\.5000"):
+            program.run(9, backend=backend, budget_dollars=2.5)
+    with pytest.raises(sgl.InvalidRequest, match="budget_dollars"):
+        program.run(1, backend=FakeBackend(), budget_dollars=-1)

@@ -1,12 +1,15 @@
 """Errors raise where the value is used and from run(); nothing hangs."""
 
+import os
+import signal
+import threading
 import time
 
 import pytest
 
 import sgl_lang as sgl
 from sgl_lang.backends.base import Capabilities
-from sgl_lang.errors import SglError
+from sgl_lang.errors import SglError, from_code
 from sgl_lang.testing import PENDING, FakeBackend
 from sgl_lang.tree import Cancel
 
@@ -230,3 +233,26 @@ def test_error_texts():
     error = SglError("m", place="p", hint="h", branch=3)
     error.line = "a.py:1"
     assert str(error) == "p: m (h) [a.py:1, branch 3]"
+
+
+def test_ctrl_c_while_waiting_leaves_nothing_behind():
+    backend = FakeBackend({"x": PENDING})
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        two.run(backend=backend)
+    assert backend.sessions[0].cancelled.is_set()
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        two.run_batch([{}] * 5, backend=backend)
+    assert all(session.cancelled.is_set() for session in backend.sessions)
+
+
+def test_errors_by_code_are_the_classes_of_the_tree():
+    class Special(sgl.InvalidConstraint):
+        def __init__(self):
+            super().__init__("special")
+
+    error = from_code("invalid_constraint", "bad", place="p", hint="h")
+    assert type(error) is sgl.InvalidConstraint
+    assert type(from_code("who knows", "bad")) is SglError
+    assert Special().code == "invalid_constraint"
