@@ -4,12 +4,26 @@ Each level forks one branch per proposal; the siblings share everything up to th
 "sure" or "maybe" is read off the model's probabilities with `select`.
 """
 
+import itertools
+import operator
 import sys
 
 import sgl_lang as sgl
 
 WEIGHTS = {"sure": 2, "maybe": 1, "impossible": 0}
-STEP = r"[0-9]{1,4} [+*-] [0-9]{1,4} = [0-9]{1,5} \(left: [0-9]{1,5}( [0-9]{1,4}){0,3}\)"
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+
+
+def steps(numbers: str) -> list[str]:
+    """Every step that the rules allow, so that none but these can be proposed."""
+    found = []
+    for i, j in itertools.permutations(range(len(values := numbers.split())), 2):
+        for sign, work in OPERATIONS.items():
+            result = work(int(values[i]), int(values[j]))
+            if result > 0:
+                left = [str(result), *(value for k, value in enumerate(values) if k not in (i, j))]
+                found.append(f"{values[i]} {sign} {values[j]} = {result} (left: {' '.join(left)})")
+    return list(dict.fromkeys(found))
 
 
 @sgl.function
@@ -17,7 +31,8 @@ def propose(s, numbers: str, target: int, ways: int):
     s += sgl.user(f"Numbers: {numbers}. Target: {target}. Propose a step.")
     branches = s.fork(ways)
     for seed, branch in enumerate(branches):
-        branch += sgl.assistant(sgl.gen("step", regex=STEP, temperature=0.8 if seed else 0.0, seed=seed))
+        temperature = 1.0 if seed else 0.0
+        branch += sgl.assistant(sgl.gen("step", choices=steps(numbers), temperature=temperature, seed=seed))
         branch += sgl.user("Is the target still reachable? Answer sure, maybe or impossible.")
         branch += sgl.assistant(sgl.select("value", choices=list(WEIGHTS)))
     branches.join()
