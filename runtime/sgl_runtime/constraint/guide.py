@@ -98,5 +98,7 @@ def stuck(error: str) -> InvalidConstraint:
     """The error of a request whose matcher gave up: no text can follow, or a step costs more than is allowed."""
     reason = error.strip().split("\n", 1)[0]
     return InvalidConstraint(
-        f"no text can satisfy it from here on: {reason}", place="constraint", hint="the grammar is empty or too costly"
+        f"no text can satisfy it from here on: {reason}",
+        place="constraint",
+        hint="the grammar is empty or too costly",
     )

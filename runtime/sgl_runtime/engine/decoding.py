@@ -9,7 +9,7 @@ from sgl_lang.tree import TokenLogprob
 from sgl_runtime.core import SampledRows
 from sgl_runtime.engine.sequence import Sample, Sequence
 from sgl_runtime.program.generation import Generation
-from sgl_runtime.program.program import Branch, Program
+from sgl_runtime.program.program import Program
 from sgl_runtime.program.walker import Walker
 from sgl_runtime.scheduler.scheduler import Piece
 
@@ -25,12 +25,14 @@ def take_drawn(walker: Walker, piece: Piece, sampled: SampledRows, first: int) -
     goal, sequence = piece.goal, piece.sequence
     assert isinstance(goal, Sample)
     program: Program = sequence.owner.program
-    branch = program.branches[sequence.owner.branch]
     generation = goal.generation
-    _count_step(program, generation)
+    generation.steps += 1
+    program.tally.steps += 1
     goal.drafts = []
     if piece.preset:
         return
+    if generation.first_token is None:
+        _note_first(program, generation)
     for index in range(1 + len(piece.drafts)):
         if not sampled.finite[first + index]:
             raise EngineFailure(
@@ -47,16 +49,20 @@ def take_drawn(walker: Walker, piece: Piece, sampled: SampledRows, first: int) -
             break
     if piece.drafts and piece.residency == sequence.residency:
         sequence.computed = sequence.written = min(piece.end, len(sequence.tokens) - 1)
-    _go_on(walker, program, branch, goal, sequence)
+    if generation.ending is None and generation.guide is not None:
+        next_drawn = sequence.tokens[-1] < 0
+        if walker.jump(goal, sequence, program, next_drawn=next_drawn) and next_drawn:
+            sequence.piece.preset = True
+    if generation.ending is not None:
+        walker.host.met(sequence)
+        walker.generation_over(program, program.branches[sequence.owner.branch], goal)
+    elif program.options.stream:
+        walker.show(program, program.branches[sequence.owner.branch])
 
 
-def _count_step(program: Program, generation: Generation) -> None:
-    now = time.perf_counter()
-    generation.steps += 1
-    program.tally.steps += 1
-    if generation.first_token is None:
-        generation.first_token = now
-        program.tally.first_token = program.tally.first_token or now
+def _note_first(program: Program, generation: Generation) -> None:
+    generation.first_token = time.perf_counter()
+    program.tally.first_token = program.tally.first_token or generation.first_token
 
 
 def _place(piece: Piece, sequence: Sequence, place: int, token: int) -> None:
@@ -70,38 +76,24 @@ def _take(
     program: Program, generation: Generation, token: int, confirmed: bool, logprob: TokenLogprob | None
 ) -> bool:
     """One drawn token; True if the generation is over."""
-    if program.budget_left <= 0:
+    bounded = program.options.max_tokens is not None
+    if bounded and program.budget_left <= 0:
         generation.finish("length")
         return True
     count = len(generation.tokens)
     over = generation.push(token, logprob=logprob)
-    if generation.guide is not None and not (
-        over and len(generation.tokens) == count and not generation.is_eos(token)
-    ):
+    kept = len(generation.tokens) > count
+    if generation.guide is not None and (kept or generation.is_eos(token)):
         generation.guide.accept(token)
         if not over and generation.guide.complete:
             generation.finish("grammar")
             over = True
-    if len(generation.tokens) > count:
-        if confirmed:
-            generation.forced += 1
-            program.tally.forced_tokens += 1
-        else:
-            program.tally.decoded_tokens += 1
-    if not over and program.budget_left <= 0:
+    if kept and confirmed:
+        generation.forced += 1
+        program.tally.forced_tokens += 1
+    elif kept:
+        program.tally.decoded_tokens += 1
+    if bounded and not over and program.budget_left <= 0:
         generation.finish("length")
         over = True
     return over
-
-
-def _go_on(walker: Walker, program: Program, branch: Branch, goal: Sample, sequence: Sequence) -> None:
-    generation = goal.generation
-    if generation.ending is None and generation.guide is not None:
-        next_drawn = sequence.tokens[-1] < 0
-        if walker.jump(goal, sequence, program, next_drawn=next_drawn) and next_drawn:
-            sequence.piece.preset = True
-    if generation.ending is not None:
-        walker.host.met(sequence)
-        walker.generation_over(program, branch, goal)
-    else:
-        walker.show(program, branch)

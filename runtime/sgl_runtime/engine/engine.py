@@ -94,7 +94,7 @@ class Engine:
         )
         self.walker = Walker(self)
         self.stats_counts = EngineStats()
-        self._rows = RowMaker(self.codec.vocabulary.mask_words, fill_masks)
+        self._rows = RowMaker(self.codec.vocabulary.mask_words, getattr(compiler, "fill_masks", fill_masks))
         self._flying: InFlight | None = None
         self._idle: list[Sequence] = []
         self._programs: dict[str, Program] = {}

@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -44,13 +44,25 @@ class Outcome:
     scores: tuple[tuple[float, ...], ...] = ()
 
 
-@dataclass
 class Ticket:
     """One step on its way."""
 
-    batch: Batch
-    request: Future[RowRequest] = field(default_factory=Future)
-    outcome: Future[Outcome] = field(default_factory=Future)
+    __slots__ = ("batch", "request")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.request: RowRequest | None = None
+
+
+class _ThreadTicket(Ticket):
+    """A step on its way to another thread and back."""
+
+    __slots__ = ("asked", "outcome")
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.asked: queue.SimpleQueue[RowRequest] = queue.SimpleQueue()
+        self.outcome: Future[Outcome] = Future()
 
 
 class Executor(Protocol):
@@ -101,10 +113,11 @@ class InlineExecutor:
         return Ticket(batch)
 
     def provide(self, ticket: Ticket, request: RowRequest) -> None:
-        ticket.request.set_result(request)
+        ticket.request = request
 
     def result(self, ticket: Ticket) -> Outcome:
-        return self._computer.rows(self._computer.forward(ticket.batch), ticket.request.result())
+        assert ticket.request is not None
+        return self._computer.rows(self._computer.forward(ticket.batch), ticket.request)
 
     def close(self) -> None:
         pass
@@ -117,20 +130,22 @@ class ThreadExecutor:
         self, runner: ModelRunner, slots: int, *, on_thread: Callable[[], None] | None = None
     ) -> None:
         self._computer = _Computer(runner, slots)
-        self._tickets: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._tickets: queue.SimpleQueue[_ThreadTicket | None] = queue.SimpleQueue()
         self._on_thread = on_thread
         self._thread = threading.Thread(target=self._work, name="sgl-steps", daemon=True)
         self._thread.start()
 
     def launch(self, batch: Batch) -> Ticket:
-        ticket = Ticket(batch)
+        ticket = _ThreadTicket(batch)
         self._tickets.put(ticket)
         return ticket
 
     def provide(self, ticket: Ticket, request: RowRequest) -> None:
-        ticket.request.set_result(request)
+        assert isinstance(ticket, _ThreadTicket)
+        ticket.asked.put(request)
 
     def result(self, ticket: Ticket) -> Outcome:
+        assert isinstance(ticket, _ThreadTicket)
         return ticket.outcome.result()
 
     def close(self) -> None:
@@ -143,6 +158,6 @@ class ThreadExecutor:
         while (ticket := self._tickets.get()) is not None:
             try:
                 logits = self._computer.forward(ticket.batch)
-                ticket.outcome.set_result(self._computer.rows(logits, ticket.request.result()))
+                ticket.outcome.set_result(self._computer.rows(logits, ticket.asked.get()))
             except Exception as error:
                 ticket.outcome.set_exception(error)

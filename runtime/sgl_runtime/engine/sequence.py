@@ -181,6 +181,12 @@ class Sequence:
         self.piece: Any = None
 
     @property
+    def has_drafts(self) -> bool:
+        """Forced tokens wait to be confirmed by the model."""
+        goal = self.goal
+        return isinstance(goal, Sample) and bool(goal.drafts)
+
+    @property
     def pending(self) -> int:
         """Tokens whose KV no launched step computes."""
         return len(self.tokens) - self.computed

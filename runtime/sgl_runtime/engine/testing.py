@@ -196,6 +196,11 @@ class ChoiceCompiler:
         for finish in held:
             finish()
 
+    @staticmethod
+    def fill_masks(matchers: Sequence[ChoiceMatcher], masks: Int32) -> None:
+        for matcher, row in zip(matchers, masks, strict=True):
+            matcher.fill_mask(row)
+
     def close(self) -> None:
         self.release()
 

@@ -68,6 +68,8 @@ class Generation:
         ends = self._stop_ids | codec.eos if guide is not None else self._stop_ids
         self._all_ends = tuple(sorted(ends)) if params.min_tokens else ()
         self._ignored_ends = tuple(sorted(codec.eos)) if params.ignore_eos and guide is not None else ()
+        self.plain = not (self._all_ends or self._ignored_ends or self.needs_history)
+        """No row of it needs more than its parameters."""
         self._cut: int | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._shown = 0
@@ -175,7 +177,9 @@ class Generation:
             place = len(self.data) if self._cut is None else self._cut
         else:
             place = self._stops.hold(self.data) if self._stops.active else len(self.data)
-        text = self._decoder.decode(bytes(self.data[self._shown : place]), final=over)
+        if place <= self._shown and not over:
+            return "", (), ()
+        text = self._decoder.decode(self.data[self._shown : place], over)
         self._shown = max(self._shown, place)
         if not text and not over:
             return "", (), ()

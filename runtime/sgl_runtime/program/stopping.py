@@ -219,10 +219,8 @@ class StopFinder:
         self._stops = [(stop.encode(), stop) for stop in stops]
         self._longest = max((len(data) for data, _ in self._stops), default=0)
         self._search = _RegexSearch(regex) if regex is not None else None
-
-    @property
-    def active(self) -> bool:
-        return bool(self._stops) or self._search is not None
+        self.active = bool(self._stops) or self._search is not None
+        """There is something to look for."""
 
     def push(self, text: bytearray, new: int) -> Found | None:
         """Look into `text` whose bytes from `new` on have just arrived."""

@@ -44,6 +44,10 @@ class Piece:
     rows: int = 0
     """Logit rows that it reads."""
 
+    def scored(self) -> list[int]:
+        """Positions in it whose logits a `Score` goal wants, ascending."""
+        return sorted(place for place in self.goal.targets if self.start <= place < self.end)
+
 
 @dataclass
 class SchedulerStats:
@@ -80,6 +84,7 @@ class Scheduler:
         self.stats = SchedulerStats()
         self.step = 0
         self._rows = list(range(max_sequences - 1, -1, -1))
+        self._pieces: list[Piece] = []
         self.satisfied: list[Sequence] = []
         """Admitted sequences whose goal needs no step: all of it was cached."""
 
@@ -143,48 +148,57 @@ class Scheduler:
     def plan(self) -> list[Piece]:
         """The next step, possibly empty. Single tokens come first, so that a long run never stops the others."""
         self.step += 1
-        preempted = self.stats.preempted
-        ready = [sequence for sequence in self.running.values() if self._ready(sequence)]
-        ready.sort(key=lambda sequence: sequence.pending + _drafts(sequence) > 1)
-        pieces: list[Piece] = []
+        preempted, self._pieces = self.stats.preempted, []
         budget = self.max_tokens
-        for sequence in ready:
-            if (
-                budget
-                and sequence.state == "running"
-                and (piece := self._piece(sequence, budget)) is not None
-            ):
-                pieces.append(piece)
-                budget -= piece.end - piece.start
+        long: list[Sequence] = []
+        page_size = self.memory.page_size
+        for sequence in list(self.running.values()):
+            start = sequence.computed
+            end = start + 1
+            if len(sequence.tokens) != end or sequence.has_drafts:
+                long.append(sequence)
+                continue
+            goal = sequence.goal
+            if goal is None or sequence.drafted or not budget or sequence.state != "running":
+                continue
+            draws = False
+            if isinstance(goal, Sample):
+                if sequence.tokens[start] < 0 and goal.generation.room <= 1:
+                    continue  # the token in flight is its last one
+                draws = True
+            if end > len(sequence.pages) * page_size and not self._grow(sequence, end):
+                continue
+            self._pieces.append(Piece(sequence, start, end, goal, sequence.residency, (), draws, end))
+            budget -= 1
+        for sequence in long:
+            if budget and self._ready(sequence):
+                budget -= self._piece(sequence, budget)
+        if self.stats.preempted == preempted and budget and self.waiting:
+            self._admit(budget)
+        pieces, self._pieces = self._pieces, []
         if self.stats.preempted != preempted:
             pieces = [piece for piece in pieces if piece.residency == piece.sequence.residency]
-        elif self.waiting and budget:
-            self._admit(pieces, budget)
         return pieces
 
     def _ready(self, sequence: Sequence) -> bool:
         """False if it wants nothing, or a step in flight decides what it wants."""
         goal = sequence.goal
-        if goal is None or sequence.drafted or sequence.pending == 0:
+        if goal is None or sequence.drafted or sequence.state != "running" or sequence.pending <= 0:
             return False
-        if isinstance(goal, Sample) and sequence.tokens[-1] < 0:
-            return goal.generation.room > 1
-        return True
+        return sequence.tokens[-1] >= 0 or not isinstance(goal, Sample) or goal.generation.room > 1
 
-    def _piece(self, sequence: Sequence, budget: int) -> Piece | None:
-        """The run of a running sequence, cut to `budget`; None if memory has to come back first."""
+    def _piece(self, sequence: Sequence, budget: int) -> int:
+        """Add the run of a running sequence, cut to `budget`; its length, 0 if memory has to come back first."""
         goal, start, known = sequence.goal, sequence.computed, len(sequence.tokens)
-        drafts = tuple(goal.drafts) if isinstance(goal, Sample) else ()
-        if known - start >= budget:
-            drafts = ()
-        drafts = drafts[: max(0, budget - (known - start))]
+        drafts = tuple(goal.drafts[: max(0, budget - known + start)]) if isinstance(goal, Sample) else ()
         end = min(known + len(drafts), start + budget)
-        if end <= start or not self._grow(sequence, end):
-            return None
+        if not self._grow(sequence, end):
+            return 0
         piece = Piece(sequence, start, end, goal, sequence.residency, drafts)
         if isinstance(goal, Sample) and end >= known:
             piece.draws, piece.place = True, known
-        return piece
+        self._pieces.append(piece)
+        return end - start
 
     def _grow(self, sequence: Sequence, upto: int) -> bool:
         """Room for `sequence`, made by breaking leases and preempting later ones if need be."""
@@ -236,7 +250,7 @@ class Scheduler:
 
     # ---------------------------------------------------------------------------------------------- admission
 
-    def _admit(self, pieces: list[Piece], budget: int) -> None:
+    def _admit(self, budget: int) -> None:
         closed = 0
         for sequence in self.waiting.in_order(self.step):
             if not budget or len(self.running) >= self.max_sequences:
@@ -252,9 +266,8 @@ class Scheduler:
                 return
             if sequence.pending == 0:
                 self.satisfied.append(sequence)
-            elif (piece := self._piece(sequence, budget)) is not None:
-                pieces.append(piece)
-                budget -= piece.end - piece.start
+            else:
+                budget -= self._piece(sequence, budget)
 
     def _opens(self, sequence: Sequence) -> bool:
         """May it begin, or is memory kept for what has begun? Who has waited for long is not held back."""
@@ -268,8 +281,12 @@ class Scheduler:
         length, match = (0, None) if sequence.alone else memory.matched(sequence)
         patient = self.admission is not None and bool(self.running)
         later_than = self.waiting.position(sequence) if patient else None
-        while not memory.admit(sequence, match, length, min(len(sequence.tokens), length + budget), later_than):
-            if self.leased and not (patient and self._lease_to_break().owner.arrival <= sequence.owner.arrival):
+        while not memory.admit(
+            sequence, match, length, min(len(sequence.tokens), length + budget), later_than
+        ):
+            if self.leased and not (
+                patient and self._lease_to_break().owner.arrival <= sequence.owner.arrival
+            ):
                 self.remove(self._lease_to_break(), keep=True)
             elif self.running or memory.waiting_to_be_free or match is None:
                 self.stats.stalled += 1
@@ -331,10 +348,6 @@ class Scheduler:
         if source.namespace != sequence.namespace:
             return length
         return max(length, common_prefix(source.tokens, sequence.tokens, limit))
-
-
-def _drafts(sequence: Sequence) -> int:
-    return len(sequence.goal.drafts) if isinstance(sequence.goal, Sample) else 0
 
 
 def common_prefix(left: list[int], right: list[int], limit: int) -> int:
