@@ -385,11 +385,17 @@ class RadixCache:
         return freed
 
     def _evict_leaf(self, leaf: Node) -> int:
+        assert leaf.pages is not None
+        host = self.host if len(leaf.key) >= self._page_bytes else None
+        if host is not None and len(leaf.pages) > host.mover.num_slots:
+            self._split(
+                leaf, leaf.start + host.mover.num_slots * self.page_size
+            )  # its beginning is the next leaf
+        elif host is not None:
+            self._save_to_host(leaf, leaf.pages, host)
         parent, pages = leaf.parent, leaf.pages
         assert parent is not None
         assert pages is not None
-        if self.host is not None and len(leaf.key) >= self._page_bytes:
-            self._save_to_host(leaf, pages, self.host)
         leaf.pages = None
         self._wanted_pages -= len(pages) if leaf.readers else 0
         parent.device_children -= 1
@@ -536,6 +542,8 @@ class RadixCache:
 
         `length`: whole pages, at most `Match.host_length`; `pages`: as many as lie on the host of these. What is on
         the device already must be locked. The handle returned ends at `length`, and is to be locked at once.
+        Raises `StaleHandle` if it has left the host since the match: getting `pages` by `alloc` may evict others
+        to the host, which then gives up what was used longest ago.
         """
         if self.host is None:
             raise ValueError("there is no host tier")
