@@ -4,10 +4,10 @@ import json
 
 import jsonschema
 import pytest
-from sgl_runtime.embedded import model_path
-from sgl_runtime.tokens import ChatTemplate, Tokenizer
 
 import sgl_lang as sgl
+from sgl_runtime.embedded import model_path
+from sgl_runtime.tokens import ChatTemplate, Tokenizer
 
 SCHEMA = {
     "type": "object",
@@ -35,7 +35,9 @@ def prompts() -> list[list[int]]:
     tokenizer, template = Tokenizer.from_folder(model_path()), ChatTemplate.from_folder(model_path())
     ids = []
     for text in TEXTS:
-        pieces = template.render([{"role": "user", "content": INSTRUCTION + text}], add_generation_prompt=True)
+        pieces = template.render(
+            [{"role": "user", "content": INSTRUCTION + text}], add_generation_prompt=True
+        )
         ids.append([token for piece, special in pieces for token in tokenizer.encode(piece, special=special)])
     return ids
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from sgl_runtime import cli
 
 import sgl_lang as sgl
+from sgl_runtime import cli
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LETTER = str(EXAMPLES / "data" / "letter.txt")
@@ -59,7 +59,11 @@ def test_react_runs_real_tools(capsys) -> None:
 
 @pytest.mark.parametrize(
     ("expression", "value"),
-    [("2 + 3 * 4", "14"), ("(1 + 1) / 0", "Error: division by zero"), ("__import__('os')", "Error: only + - * / of numbers")],
+    [
+        ("2 + 3 * 4", "14"),
+        ("(1 + 1) / 0", "Error: division by zero"),
+        ("__import__('os')", "Error: only + - * / of numbers"),
+    ],
 )  # fmt: skip
 def test_the_calculator_never_evaluates_code(expression: str, value: str) -> None:
     assert load("react_agent").calculator(expression) == value

@@ -10,11 +10,11 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sgl_runtime.tokens import ChatTemplate
-from sgl_runtime.tokens.sandbox import TemplateLimits
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from sgl_lang.errors import InvalidRequest, UnsupportedFeature
+from sgl_runtime.tokens import ChatTemplate
+from sgl_runtime.tokens.sandbox import TemplateLimits
 
 CHATML = """
 {%- for m in messages %}

@@ -11,10 +11,10 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sgl_runtime.tokens import Detokenizer, Tokenizer
 from tokenizers import decoders, models, normalizers, trainers
 
 from sgl_lang.errors import InvalidRequest
+from sgl_runtime.tokens import Detokenizer, Tokenizer
 
 NAMES = ("qwen2", "deepseek", "tekken")
 TEXTS = [
