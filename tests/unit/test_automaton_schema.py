@@ -1,5 +1,6 @@
 """Schemas as automata: against the jsonschema package, the official test-suite and the schema benchmark."""
 
+import itertools
 import json
 import os
 import random
@@ -184,10 +185,15 @@ def check_cases(schema: Any, cases: list[tuple[Any, bool]], dialect: str | None 
     except (SglError, NotRegular, TooLarge):
         return None
     assert not unenforced
-    texts = [
-        (json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(), valid) for data, valid in cases
-    ]
-    return [text for text, valid in texts if dfa.matches(text) != valid]
+    return [data for data, valid in cases if any(map(dfa.matches, orders(data))) != valid]
+
+
+def orders(value: Any) -> list[bytes]:
+    """JSON texts of a value, with the properties of the outermost object in any order: schemas fix one of them."""
+    values = [value]
+    if isinstance(value, dict) and len(value) < 5:
+        values = [dict(items) for items in itertools.permutations(value.items())]
+    return [json.dumps(one, ensure_ascii=False, separators=(",", ":")).encode() for one in values]
 
 
 def data_folder(name: str) -> Path:
