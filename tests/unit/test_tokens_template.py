@@ -358,3 +358,24 @@ def test_from_folder_reads_all_the_usual_places(tmp_path):
     assert joined(ChatTemplate.from_folder(tmp_path).render(CHATS[0], tools=TOOLS)) == "T1"
     (tmp_path / "chat_template.jinja").write_text("file")
     assert joined(ChatTemplate.from_folder(tmp_path).render(CHATS[0])) == "file"
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS])
+def test_the_embedded_model_s_prompts_are_those_of_transformers(tools):
+    from transformers import AutoTokenizer
+
+    from sgl_runtime.embedded import model_path
+    from sgl_runtime.server.admin import encode_pieces
+    from sgl_runtime.tokens import Tokenizer
+
+    folder = str(model_path())
+    reference_tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer, template = Tokenizer.from_folder(folder), ChatTemplate.from_folder(folder)
+    for messages in CHATS:
+        wanted = reference_tokenizer.apply_chat_template(
+            messages, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        assert encode_pieces(template.render(messages, tools=tools), tokenizer) == list(wanted)
+        text = joined(template.render(messages, tools=tools, add_generation_prompt=False))
+        if [message["role"] for message in messages][0] != "system" or tools is None:
+            assert played(template, messages, tools) == text

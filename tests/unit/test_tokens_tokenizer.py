@@ -76,6 +76,13 @@ def small(tmp_path_factory):
     return Tokenizer.from_folder(build_fallback(tmp_path_factory.mktemp("fallback")))
 
 
+@pytest.fixture(scope="module")
+def embedded():
+    from sgl_runtime.embedded import model_path
+
+    return Tokenizer.from_folder(model_path())
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("text", TEXTS)
 def test_encode_is_the_library_s_and_decode_goes_back(real, name, text):
@@ -120,6 +127,13 @@ def test_special_ids_sizes_and_names(real, small):
     assert small.decode(ids, skip_special=False) == "hello<|end|>"
 
 
+def test_the_embedded_tokenizer_never_makes_special_tokens_of_text(embedded):
+    special = set(embedded.vocabulary.special.values())
+    for name in embedded.vocabulary.special:
+        assert not special & set(embedded.encode(f"a {name} b"))
+        assert embedded.decode(embedded.encode(name)) == name
+
+
 def test_byte_fallback_goes_through_bytes(small):
     for text in TEXTS:
         assert small.decode(small.encode(text)) == text
@@ -158,8 +172,8 @@ def check_pushes(tokenizer: Tokenizer, ids: list[int], sizes: list[int], skip: b
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), skip=st.booleans())
-def test_pushes_join_to_decode_for_random_tokens(real, small, data, skip):
-    for tokenizer in (*real.values(), small):
+def test_pushes_join_to_decode_for_random_tokens(real, small, embedded, data, skip):
+    for tokenizer in (*real.values(), small, embedded):
         token = st.integers(0, tokenizer.vocabulary.size - 1)
         ids = data.draw(st.lists(token, max_size=30))
         check_pushes(tokenizer, ids, data.draw(st.lists(st.integers(0, 4), max_size=8)), skip)
@@ -167,8 +181,8 @@ def test_pushes_join_to_decode_for_random_tokens(real, small, data, skip):
 
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=40))
-def test_no_character_is_shown_broken(real, small, text):
-    for tokenizer in (real["deepseek"], real["tekken"], small):
+def test_no_character_is_shown_broken(real, small, embedded, text):
+    for tokenizer in (real["deepseek"], real["tekken"], small, embedded):
         ids = tokenizer.encode(text)
         detokenizer = Detokenizer(tokenizer)
         pushes = [detokenizer.push([token]) for token in ids]
