@@ -25,7 +25,7 @@ from sgl_lang.errors import InvalidConstraint, InvalidRequest, SglError, Unsuppo
 
 __all__ = ["Compiler"]
 
-LARGE = 48 << 10  # bytes of a constraint from which it is tried in a worker first
+LARGE = 128 << 10  # bytes of a constraint from which it is tried in a worker first
 
 
 class _NeedsWorker(Exception):

@@ -4,7 +4,7 @@ A token may be inserted only if the tokenizer would put it there *whatever text 
 text must equal ``tokenizer.encode(text)``. Libraries hold back every token that some longer vocabulary entry could
 absorb; here the question is answered exactly, by three facts about byte-pair encoding behind a splitting pattern.
 
-1. The pattern splits from left to right without looking back, so the split of a text before its last pieces is final.
+1. The pattern splits from left to right without looking back, so the split of a text before its last piece is final.
 2. If the encoding of a text has a token boundary at p, the tokens before p are the encoding of the text before p.
    So every possible encoding of the finished text is a path of tokens each of whose prefixes is canonical:
    ``encode(bytes of path) == path``. Paths that are not canonical end at once, so few are left.
@@ -32,7 +32,7 @@ MAX_PATHS = 64
 CACHE_ENTRIES = 8192
 _BATCH = 64
 
-Possible = Callable[[Sequence[int]], bool]
+Allowed = Callable[[Sequence[int], Sequence[int]], Sequence[int]]
 Path = tuple[int, ...]
 
 
@@ -101,13 +101,13 @@ class Forcer:
             _remember(self._settled, key, known)
         return known
 
-    def forced(self, context: Path, known: bytes, possible: Possible) -> list[int]:
+    def forced(self, context: Path, known: bytes, allowed: Allowed) -> list[int]:
         """Tokens that must follow `context`, the last generated tokens (see `settle`), when `known` must follow them.
 
-        `possible(tokens)` says whether the grammar allows a sequence of tokens after `context`.
+        `allowed(before, tokens)` says which of `tokens` the grammar allows after `context` and `before`.
         """
         plan = self._plan_for(context, known)
-        return [] if plan is None else [*plan.sure, *self._common(plan, possible)]
+        return [] if plan is None else [*plan.sure, *self._common(plan, allowed)]
 
     def likely(self, context: Path, known: bytes) -> list[int]:
         """The tokens of `known` if nothing that follows is merged with them: good guesses, not certain."""
@@ -139,7 +139,7 @@ class Forcer:
             position -= len(self.tokens[context[len(context) - count - 1]])
         return context if len(context) < MAX_CONTEXT else ()
 
-    def _common(self, plan: Plan, possible: Possible) -> Path:
+    def _common(self, plan: Plan, allowed: Allowed) -> Path:
         """The longest common prefix of all paths through the bytes that are not sure."""
         if not plan.paths:
             return ()
@@ -148,33 +148,29 @@ class Forcer:
             common = common[: _shared(common, path)]
         for site in plan.sites:
             limit = _shared(common, site.path)
-            if limit < len(common) and self._crossed(plan, site, possible):
+            if limit < len(common) and self._crossed(plan, site, allowed):
                 common = common[:limit]
         return common
 
-    def _crossed(self, plan: Plan, site: Site, possible: Possible) -> bool:
+    def _crossed(self, plan: Plan, site: Site, allowed: Allowed) -> bool:
         """Does a token exist that crosses the end of the known bytes at `site`?
 
-        The grammar is asked first (a microsecond a token), the tokenizer about what is left, and its answers are kept.
+        The grammar is asked first, the tokenizer about what is left; its answers are kept, for all grammars.
         """
         key = (plan.origin, site)
         verdicts = self._verdicts.get(key)
         if verdicts is None:
             verdicts = dict.fromkeys(self._longer(site.rest), None)
             _remember(self._verdicts, key, verdicts)
-        before = [*plan.sure, *site.path]
-        unknown = []
-        for token, verdict in verdicts.items():
-            if verdict is False or not possible([*before, token]):
-                continue
-            if verdict:
-                return True
-            unknown.append(token)
+        open_tokens = [token for token, verdict in verdicts.items() if verdict is not False]
+        if not open_tokens:
+            return False
+        candidates = allowed([*plan.sure, *site.path], open_tokens)
+        if any(verdicts[token] for token in candidates):
+            return True
         path = (*plan.origin, *site.path)
-        return any(
-            self._judge(path, unknown[start : start + _BATCH], verdicts)
-            for start in range(0, len(unknown), _BATCH)
-        )
+        batches = (candidates[start : start + _BATCH] for start in range(0, len(candidates), _BATCH))
+        return any(self._judge(path, batch, verdicts) for batch in batches)
 
     def _longer(self, rest: bytes) -> list[int]:
         """The tokens that begin with `rest` and are longer."""
@@ -182,7 +178,7 @@ class Forcer:
         high = bisect_left(self._sorted, rest + b"\xff" * (self._longest + 1))
         return [token for text in self._sorted[low:high] if text != rest for token in self._ids[text]]
 
-    def _judge(self, path: Path, tokens: list[int], verdicts: dict[int, bool | None]) -> bool:
+    def _judge(self, path: Path, tokens: Sequence[int], verdicts: dict[int, bool | None]) -> bool:
         """Find out which of `tokens` are canonical after `path`; is any?"""
         base = b"".join(self.tokens[token] for token in path)
         texts: dict[int, str] = {}
@@ -240,12 +236,13 @@ class Forcer:
     def _final_splits(self, text: str) -> list[int]:
         """Byte offsets where the pattern splits `text` whatever follows; `text` must begin at a split.
 
-        The last two pieces may still change, and white space at the end, which patterns look beyond.
+        Patterns look at most one character ahead, so a piece is final once something after it is known; only white
+        space at the end may still be split otherwise.
         """
         pieces = self._tokenizer.pre_tokenizer.pre_tokenize_str(text)
         starts = sorted({start for _, (start, _) in pieces})
         settled = len(text.rstrip())
-        return _byte_offsets(text, [start for start in starts if start < settled][:-1])
+        return _byte_offsets(text, [start for start in starts if start < settled])
 
     def _sure_end(self, text: str, splits: list[int], start: int) -> int:
         """The last final split, or `start` where an added token could begin before it and end after the text."""

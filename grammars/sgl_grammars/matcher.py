@@ -140,16 +140,22 @@ class Matcher(ABC):
     def _copy(self) -> Matcher:
         """An independent matcher in the same state (trail, ended and error are set by `fork`)."""
 
-    def _possible(self, tokens: Sequence[int]) -> bool:
-        """Could `tokens` follow, all of them?"""
+    def _allowed_after(self, before: Sequence[int], tokens: Sequence[int]) -> list[int]:
+        """Which of `tokens` could follow when `before` has followed; the state is as it was afterwards."""
         taken = 0
-        for token in tokens:
+        for token in before:
             if not self._advance(token):
                 break
             taken += 1
+        found: list[int] = []
+        if taken == len(before):
+            row = np.zeros(self.vocabulary.mask_words, np.int32)
+            self._fill(row)
+            asked = np.asarray(tokens, np.int64)
+            found = asked[(row[asked >> 5] >> (asked & 31)) & 1 == 1].tolist()
         if taken:
             self._retract(taken)
-        return taken == len(tokens)
+        return found
 
     # What the runtime uses.
 
@@ -194,7 +200,7 @@ class Matcher(ABC):
         if forcer is None or self._accepts():
             return []
         known = self._forced_bytes()[:_MAX_FORCED]
-        return forcer.forced(self.trail.settled(forcer), known, self._possible) if known else []
+        return forcer.forced(self.trail.settled(forcer), known, self._allowed_after) if known else []
 
     def likely_tokens(self) -> list[int]:
         """`forced_tokens`, and after them those that the forced bytes would be if nothing merges with their end.

@@ -249,7 +249,7 @@ def test_large_constraints_are_tried_in_a_worker_first() -> None:
             return run(backend, job, wanted)
 
         compiler._workers.run = spy  # type: ignore[method-assign]
-        words = tuple(f"word number {index}" for index in range(4000))
+        words = tuple(f"word number {index}" for index in range(8000))
         matcher = compiler.compile(Choice(words)).matcher()
         assert seen == [("llguidance", True)]
         assert matcher.forced_bytes() == b"word number "

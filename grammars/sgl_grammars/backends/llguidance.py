@@ -21,6 +21,7 @@ __all__ = ["LlguidanceBackend"]
 
 # Fuel bounds every step: a mask or a token that needs more ends this one request with an error.
 _LIMITS = {"initial_lexer_fuel": 3_000_000, "step_lexer_fuel": 400_000, "max_grammar_size": 1_000_000}
+_FEW = 40  # tokens up to which asking for each is cheaper than a mask
 _BASE_BYTES = 60_000
 _BYTES_PER_CHARACTER = 40
 
@@ -140,7 +141,9 @@ class LlguidanceMatcher(Matcher):
         return bool(self.native.is_accepting())
 
     def _stopped(self) -> bool:
-        return bool(self.native.is_stopped()) or (self.compiled.only_empty and self.trail is self.compiled.root)
+        return bool(self.native.is_stopped()) or (
+            self.compiled.only_empty and self.trail is self.compiled.root
+        )
 
     def _forced_bytes(self) -> bytes:
         """Bytes of text only: a special token is written as 0xff and its id, and asking for them in a state that
@@ -148,8 +151,11 @@ class LlguidanceMatcher(Matcher):
         native = self.native.deep_copy() if self.compiled.with_special else self.native
         return bytes(native.compute_ff_bytes()).split(b"\xff", 1)[0]
 
-    def _possible(self, tokens: Sequence[int]) -> bool:
-        return bool(self.native.validate_tokens(list(tokens)) == len(tokens))
+    def _allowed_after(self, before: Sequence[int], tokens: Sequence[int]) -> list[int]:
+        if len(tokens) > _FEW:
+            return super()._allowed_after(before, tokens)
+        validate, start, count = self.native.validate_tokens, list(before), len(before) + 1
+        return [token for token in tokens if validate([*start, token]) == count]
 
     def _copy(self) -> Matcher:
         return LlguidanceMatcher(self.compiled, self.native.deep_copy())
