@@ -377,5 +377,5 @@ def test_the_embedded_model_s_prompts_are_those_of_transformers(tools):
         )
         assert encode_pieces(template.render(messages, tools=tools), tokenizer) == list(wanted)
         text = joined(template.render(messages, tools=tools, add_generation_prompt=False))
-        if [message["role"] for message in messages][0] != "system" or tools is None:
+        if messages[0]["role"] != "system" or tools is None:
             assert played(template, messages, tools) == text
