@@ -58,6 +58,7 @@ class Piece(NamedTuple):
     node: NodeId
     role: str = ""
     call_id: str | None = None
+    tools: str | None = None
 
 
 @dataclass
@@ -77,6 +78,13 @@ class Want:
     def text(self) -> str:
         """Everything before the node, message marks left out."""
         return "".join(piece.text for piece in self.pieces if piece.kind in ("text", "generated"))
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """Definitions of the tools that the conversation has, in OpenAI's form."""
+        found = next((piece.tools for piece in self.pieces if piece.tools is not None), None)
+        definitions: list[dict[str, Any]] = [] if found is None else json.loads(found)
+        return definitions
 
     @property
     def in_message(self) -> bool:
@@ -322,7 +330,7 @@ class InterpretedSession(Session):
         if isinstance(node, Chat):
             return [Piece("chat", node.messages, node.id)]
         if isinstance(node, RoleBegin):
-            return [Piece("begin", "", node.id, node.role, node.call_id)]
+            return [Piece("begin", "", node.id, node.role, node.call_id, node.tools)]
         if isinstance(node, RoleEnd):
             return [Piece("end", "", node.id)]
         if isinstance(node, Image):

@@ -1,9 +1,10 @@
 """Any OpenAI-compatible endpoint, as a fallback: each `gen` is one chat completion.
 
-The program is walked on the client (`interpreter`), forks become parallel requests. Schemas go into `response_format`;
-choices become a schema of one enum; a regex is checked afterwards, and asked for again within a bound. Whatever the
-protocol cannot say is refused by name: token ids, grammars, text in front of a `gen` inside the assistant's message
-(unless `continue_message`, an extension of vLLM and SGLang servers).
+The program is walked on the client (`interpreter`), forks become parallel requests. Schemas go into
+`response_format`; choices become a schema of one enum; a regex is checked afterwards, and asked for again within a
+bound. What the protocol cannot say is refused by name: token ids, grammars, text in front of a `gen` inside the
+assistant's message (unless `continue_message`, an extension of vLLM and SGLang servers, or `speculation`). Tool calls go
+by the protocol's own `tools`; in the program's text they are written as `_STYLE` writes them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import msgspec
 
-from sgl_grammars.spec import Choice, Constraint, JsonSchema, Regex
+from sgl_grammars.spec import Choice, Constraint, JsonSchema, Regex, StructuralTag
+from sgl_grammars.tools import FORMATS, Call, ToolFormat
 from sgl_lang.backends.base import Backend, Capabilities, Listener, Session
 from sgl_lang.backends.http import HttpLoop
 from sgl_lang.backends.interpreter import InterpretedSession, Want
@@ -45,7 +48,9 @@ _SAMPLING = frozenset(
         "stop",
         "logit_bias",
     }
+    | {"skip_special_tokens"}  # set by `gen_calls`; the protocol gives calls apart from text
 )
+_STYLE = FORMATS["sgl-tiny"]
 _NODES = frozenset({"text", "roles", "chat", "gen", "select", "value", "hole", "join", "image"})
 _REASONS: dict[str, FinishReason] = {"length": "length", "content_filter": "cancelled"}
 
@@ -74,7 +79,7 @@ class OpenAI(Backend):
         self.capabilities = Capabilities(
             "openai",
             nodes=_NODES,
-            constraints=frozenset({"json_schema", "choice", "regex"}),
+            constraints=frozenset({"json_schema", "choice", "regex", "structural_tag"}),
             sampling=_SAMPLING,
         )
         self.model = model
@@ -97,6 +102,9 @@ class OpenAI(Backend):
 
     def info(self) -> dict[str, Any]:
         return {"name": self.model, "base_url": self._http.base_url}
+
+    def tool_format(self) -> ToolFormat:
+        return _STYLE
 
     def cost(self, usage: Usage) -> float:
         prompt, generated = self.dollars_per_million
@@ -151,10 +159,9 @@ class OpenAI(Backend):
         start = time.monotonic()
         if not want.options.stream:
             answer = await self._http.request("POST", "/chat/completions", body)
-            choice = answer["choices"][0]
-            text, reason, usage = (
-                choice["message"].get("content") or "",
-                choice.get("finish_reason"),
+            message, reason = answer["choices"][0]["message"], answer["choices"][0].get("finish_reason")
+            text, usage = (
+                _written(message.get("content"), message.get("tool_calls") or ()),
                 answer.get("usage"),
             )
         else:
@@ -169,6 +176,7 @@ class OpenAI(Backend):
 
     async def _streamed(self, session: _Session, want: Want, body: dict[str, Any]) -> tuple[str, Any, Any]:
         text, reason, usage = "", None, None
+        calls: dict[int, dict[str, Any]] = {}
         shown = not _is_wrapped(want) and not isinstance(_constraint(want), Regex)
         request = {**body, "stream": True, "stream_options": {"include_usage": True}}
         async for data in self._http.events("/chat/completions", request):
@@ -179,10 +187,11 @@ class OpenAI(Backend):
             for choice in chunk.get("choices", ()):
                 piece = choice.get("delta", {}).get("content") or ""
                 text += piece
+                _add_calls(calls, choice.get("delta", {}).get("tool_calls") or ())
                 reason = choice.get("finish_reason") or reason
                 if shown:
                     session.delta(want, piece)
-        return text, reason, usage
+        return _written(text, [calls[at] for at in sorted(calls)]), reason, usage
 
     def _body(self, want: Want) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "messages": self._messages(want)}
@@ -192,6 +201,7 @@ class OpenAI(Backend):
             body |= _sampling(want.node)
         else:
             body["temperature"] = want.node.temperature
+        body |= _tool_fields(want)
         schema = _schema(want)
         if schema is not None:
             wrapped = {
@@ -203,7 +213,7 @@ class OpenAI(Backend):
         return body
 
     def _messages(self, want: Want) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = list(want.messages)
+        messages = _with_calls(want.messages)
         if not messages:
             raise UnsupportedFeature(
                 "a gen outside of messages cannot be sent to a chat endpoint",
@@ -248,6 +258,68 @@ class _Session(InterpretedSession):
             task.cancel()
 
 
+def _tool_fields(want: Want) -> dict[str, Any]:
+    """``tools`` and what may be done with them. Raises `UnsupportedFeature` for tags that are no tools."""
+    constraint = _constraint(want)
+    if not isinstance(constraint, StructuralTag):
+        return {}
+    if not want.tools:
+        raise UnsupportedFeature("structural tags other than tool calls cannot be sent to a chat endpoint")
+    choice = "auto" if constraint.free_text else "required"
+    fields: dict[str, Any] = {"tools": want.tools, "tool_choice": choice}
+    return {**fields, "parallel_tool_calls": False} if constraint.at_most == 1 else fields
+
+
+def _written(content: str | None, calls: Sequence[Any]) -> str:
+    """A turn as text: its content, then its calls in our style."""
+    functions = [call["function"] for call in calls]
+    return (content or "") + "".join(
+        _STYLE.write(item["name"], item.get("arguments") or "{}") for item in functions
+    )
+
+
+def _add_calls(calls: dict[int, dict[str, Any]], deltas: Sequence[Any]) -> None:
+    """Put the pieces of streamed calls together."""
+    for delta in deltas:
+        function = calls.setdefault(delta.get("index", 0), {"function": {"name": "", "arguments": ""}})[
+            "function"
+        ]
+        piece = delta.get("function") or {}
+        function["name"] += piece.get("name") or ""
+        function["arguments"] += piece.get("arguments") or ""
+
+
+def _with_calls(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Calls in the text of assistant's messages become `tool_calls`, with ids that differ between turns."""
+    found: list[dict[str, Any]] = []
+    turn = 0
+    for message in messages:
+        content = message["content"]
+        if message["role"] == "assistant" and isinstance(content, str) and _STYLE.trigger in content:
+            turn += 1
+            text, calls = _STYLE.parse(content)
+            message = {
+                "role": "assistant",
+                "content": text or None,
+                "tool_calls": _protocol_calls(calls, turn),
+            }
+        elif message["role"] == "tool" and "tool_call_id" in message:
+            message = {**message, "tool_call_id": f"{message['tool_call_id']}_{turn}"}
+        found.append(message)
+    return found
+
+
+def _protocol_calls(calls: Sequence[Call], turn: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"call_{at}_{turn}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for at, call in enumerate(calls)
+    ]
+
+
 def _constraint(want: Want) -> Constraint | None:
     return Choice(want.node.choices) if isinstance(want.node, Select) else want.node.constraint
 
@@ -290,7 +362,17 @@ def _missed(want: Want, text: str) -> str | None:
         return f"the endpoint answered {text!r}, which does not match {constraint.pattern}"
     if isinstance(constraint, JsonSchema):
         return _schema_error(constraint, text)
+    if isinstance(constraint, StructuralTag):
+        return _calls_error(constraint, text)
     return None
+
+
+def _calls_error(constraint: StructuralTag, text: str) -> str | None:
+    count = len(_STYLE.parse(text)[1])
+    most = count if constraint.at_most is None else constraint.at_most
+    if constraint.at_least <= count <= most:
+        return None
+    return f"the endpoint answered with {count} tool calls"
 
 
 def _schema_error(constraint: JsonSchema, text: str) -> str | None:

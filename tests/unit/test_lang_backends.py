@@ -231,3 +231,54 @@ def test_budget_in_dollars():
             program.run(9, backend=backend, budget_dollars=2.5)
     with pytest.raises(sgl.InvalidRequest, match="budget_dollars"):
         program.run(1, backend=FakeBackend(), budget_dollars=-1)
+
+
+@sgl.tool
+def add(left: int, right: int) -> int:
+    """Add."""
+    return left + right
+
+
+class Caller(Endpoint):
+    """Answers with a tool call first, then with text."""
+
+    def __call__(self, request):
+        body = json.loads(request.content)
+        self.requests.append(body)
+        if len(self.requests) > 1:
+            return httpx.Response(
+                200, json={"choices": [{"message": {"content": "42"}, "finish_reason": "stop"}]}
+            )
+        arguments = '{"left":40,"right":2}'
+        if not body.get("stream"):
+            call = {"id": "x", "type": "function", "function": {"name": "add", "arguments": arguments}}
+            message = {"content": None, "tool_calls": [call]}
+            return httpx.Response(
+                200, json={"choices": [{"message": message, "finish_reason": "tool_calls"}]}
+            )
+        pieces = [{"index": 0, "id": "x", "function": {"name": "add", "arguments": ""}}]
+        pieces += [{"index": 0, "function": {"arguments": part}} for part in (arguments[:5], arguments[5:])]
+        chunks = [{"choices": [{"delta": {"tool_calls": [piece]}}]} for piece in pieces]
+        return httpx.Response(
+            200, content="".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode()
+        )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_agents_on_a_chat_endpoint(stream):
+    endpoint = Caller("")
+    agent = sgl.agent([add])
+    with endpoint.backend() as backend:
+        if stream:
+            state = agent.stream("40 + 2?", backend=backend)
+            assert list(state.events())[-1] == state.execution.events[-1][1]
+            assert state["step_0"].calls[0].arguments == {"left": 40, "right": 2}
+            return
+        state = agent.run("40 + 2?", backend=backend)
+    assert state.ret_value == "42"
+    first, second = endpoint.requests
+    assert first["tools"][0]["function"]["name"] == "add"
+    assert first["tool_choice"] == "auto"
+    assert second["messages"][1]["tool_calls"][0]["id"] == second["messages"][2]["tool_call_id"] == "call_0_1"
+    assert second["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"left":40,"right":2}'
+    assert second["messages"][2] == {"role": "tool", "content": "42", "tool_call_id": "call_0_1"}
