@@ -15,10 +15,20 @@ from collections.abc import Sequence as Ordered
 from concurrent.futures import Future
 from typing import Any
 
+import torch
+
 from sgl_grammars.matcher import fill_masks
 from sgl_grammars.spec import Constraint
-from sgl_lang.errors import DeadlineExceeded, EngineFailure, Overloaded, SglError
+from sgl_lang.errors import (
+    DeadlineExceeded,
+    EngineFailure,
+    InvalidRequest,
+    Overloaded,
+    SglError,
+    UnsupportedFeature,
+)
 from sgl_lang.tree import ErrorInfo, Event, Failed, NodeId, Operation, ProgramOptions
+from sgl_runtime.cache.host import HostTier, TensorMover
 from sgl_runtime.config import EngineConfig
 from sgl_runtime.constraint.guide import CompiledLike
 from sgl_runtime.core import ModelRunner
@@ -454,7 +464,24 @@ def make_cache(runner: ModelRunner, config: EngineConfig) -> tuple[Any, Any]:
         return pool, None
     from sgl_runtime.cache.radix import RadixCache
 
-    return pool, RadixCache(pool, next_use=config.effective_policy == "tree")
+    return pool, RadixCache(
+        pool, next_use=config.effective_policy == "tree", host=make_host_tier(runner, config)
+    )
+
+
+def make_host_tier(runner: ModelRunner, config: EngineConfig) -> HostTier | None:
+    """Where evicted pages go, if `host_kv_bytes` are given; refused for a runner whose KV memory cannot be moved."""
+    if not config.host_kv_bytes:
+        return None
+    kv = getattr(runner, "kv_memory", None)
+    if not isinstance(kv, torch.Tensor):
+        raise UnsupportedFeature(
+            "this model runner does not show its KV memory", place="host_kv_bytes", hint="set it to 0"
+        )
+    try:
+        return HostTier(TensorMover(kv, config.host_kv_bytes))
+    except ValueError as error:
+        raise InvalidRequest(str(error), place="host_kv_bytes") from None
 
 
 def make_admission(pool: Any, tree: Any, page_size: int, config: EngineConfig) -> Admission | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sgl_runtime.cache.radix import StaleHandle
 from sgl_runtime.core import Int32
 from sgl_runtime.engine.sequence import Sequence
 
@@ -95,6 +96,25 @@ class KvMemory:
             return 0, None
         match = self.tree.match(sequence.tokens[:limit], sequence.namespace)
         return match.length, match
+
+    def fetched(self, sequence: Sequence) -> tuple[int, Any]:
+        """`matched`, after what lies in host memory of it was brought back (if there is room)."""
+        length, match = self.matched(sequence)
+        if match is None or match.host_length <= length:
+            return length, match
+        self.tree.lock(match.handle)
+        pages = self.tree.alloc(
+            (match.host_length - length // self.page_size * self.page_size) // self.page_size
+        )
+        if pages is not None:
+            try:
+                self.tree.restore(
+                    sequence.tokens[: match.host_length], match.host_length, pages, sequence.namespace
+                )
+            except StaleHandle:
+                self.pool.release([page for page in pages if self.pool.state(page) == "held"])
+        self.tree.unlock(match.handle)
+        return self.matched(sequence)
 
     def admit(
         self, sequence: Sequence, match: Any, length: int, upto: int, later_than: float | None = None

@@ -19,12 +19,14 @@ __all__ = ["NativeRunner", "can_run_natively", "make_native_runner"]
 class NativeRunner:
     """A `ModelRunner` on the CPU: one library call per step."""
 
-    def __init__(self, decoder: NativeDecoder, shape: KVShape, info: ModelInfo) -> None:
+    def __init__(self, decoder: NativeDecoder, shape: KVShape, info: ModelInfo, kv: torch.Tensor) -> None:
         self.info = info
         self.vocab_size = info.vocab_size
         self.max_context = info.max_context
         self.page_size = shape.page_size
         self.num_pages = shape.pages
+        self.kv_memory = kv
+        """KV memory: [layers, 2, pages, ...], for the host tier."""
         self._decoder = decoder
 
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -76,6 +78,7 @@ def make_native_runner(decoder: Decoder, shape: KVShape, info: ModelInfo, thread
     rope = decoder.rope.contiguous()
     decoder.to("meta")
     size = (shape.layers, 2, shape.pages, shape.kv_heads, shape.page_size, shape.head_dim)
+    kv = torch.empty(size, dtype=shape.dtype)
     native = NativeDecoder(
         _sizes(config, shape, info.max_context, threads),
         layers,
@@ -83,9 +86,9 @@ def make_native_runner(decoder: Decoder, shape: KVShape, info: ModelInfo, thread
         embedding=embedding,
         head=head,
         norm=norm,
-        kv=torch.empty(size, dtype=shape.dtype),
+        kv=kv,
     )
-    return NativeRunner(native, shape, info)
+    return NativeRunner(native, shape, info, kv)
 
 
 def _pack_layer(layer: Layer, config: DecoderConfig) -> LayerWeights:

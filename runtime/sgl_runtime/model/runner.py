@@ -25,6 +25,8 @@ class TorchRunner:
         self._decoder = decoder
         self._attention = attention
         self._device = decoder.rope.device
+        self.kv_memory: torch.Tensor | None = getattr(attention, "memory", None)
+        """KV memory, [layers, 2, pages, ...], for the host tier; None where the backend lays it out otherwise."""
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:

@@ -278,7 +278,7 @@ class Scheduler:
     def _enter(self, sequence: Sequence, budget: int) -> bool:
         """From waiting to running; False if memory has to come back first."""
         memory = self.memory
-        length, match = (0, None) if sequence.alone else memory.matched(sequence)
+        length, match = (0, None) if sequence.alone else memory.fetched(sequence)
         patient = self.admission is not None and bool(self.running)
         later_than = self.waiting.position(sequence) if patient else None
         while not memory.admit(
