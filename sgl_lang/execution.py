@@ -176,6 +176,9 @@ class Execution:
 
     def _check_open(self) -> None:
         if self._ended:
+            if self._program_error is not None:
+                self._seen.add(None)
+                raise self._located(self._program_error, None, None)
             raise ProgramError(f"{self.name} has ended; nothing can be added", place=str(caller()))
 
     def _close_extend(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import NamedTuple
@@ -18,13 +19,14 @@ class Place(NamedTuple):
 
 
 NOWHERE = Place("<unknown>", 0)
-_PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+_OURS = (os.path.join(os.path.dirname(os.path.abspath(__file__)), ""), contextlib.__file__)
+"""Files whose frames are passed over: this package, and what runs its `with` blocks."""
 
 
 def caller() -> Place:
     """The innermost line outside this package; about a microsecond."""
     frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_code.co_filename.startswith(_OURS):
         if frame.f_back is None:
             return NOWHERE
         frame = frame.f_back

@@ -143,7 +143,7 @@ class FakeSession(InterpretedSession):
     """One program on a `FakeBackend`."""
 
     def __init__(self, backend: FakeBackend, options: ProgramOptions, listener: Listener) -> None:
-        super().__init__(options, listener, lambda want: backend.answer(self, want))
+        super().__init__(options, listener, lambda want: backend.answer(self, want), count)
         self.operations: list[Operation] = []
 
     @property

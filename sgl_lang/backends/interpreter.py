@@ -69,6 +69,8 @@ class Want:
     node: Gen | Select
     pieces: tuple[Piece, ...]
     options: ProgramOptions
+    following: tuple[Node, ...] = ()
+    """What is known already to come after it on its branch."""
 
     @property
     def name(self) -> str | None:
@@ -151,10 +153,18 @@ class _Branch:
 class InterpretedSession(Session):
     """One program, interpreted. `ask` is called for every wanted node, outside of the lock."""
 
-    def __init__(self, options: ProgramOptions, listener: Listener, ask: Callable[[Want], None]) -> None:
+    def __init__(
+        self,
+        options: ProgramOptions,
+        listener: Listener,
+        ask: Callable[[Want], None],
+        count_known: Callable[[str], int] = lambda text: 0,
+    ) -> None:
+        """`count_known` counts the tokens of known text, where the worker does not report them."""
         self._options = options
         self._listener = listener
         self._ask = ask
+        self._count = count_known
         self._branches: dict[BranchId, _Branch] = {ROOT: _Branch(ROOT)}
         self._texts: dict[NodeId, str] = {}
         self._failed: dict[NodeId, ErrorInfo] = {}
@@ -300,9 +310,11 @@ class InterpretedSession(Session):
         if self._options.trace:
             text = "".join(piece.text for piece in pieces)
             self._events.append(
-                Placed(branch=branch.id, node=node.id, text=text, tokens=count(text), cached=0)
+                Placed(branch=branch.id, node=node.id, text=text, tokens=self._count(text), cached=0)
             )
-        self._usage = add_usage(self._usage, Usage(prompt_tokens=sum(count(piece.text) for piece in pieces)))
+        self._usage = add_usage(
+            self._usage, Usage(prompt_tokens=sum(self._count(piece.text) for piece in pieces))
+        )
         branch.pieces += pieces
         branch.at += 1
         return True
@@ -321,7 +333,11 @@ class InterpretedSession(Session):
     def _want(self, branch: _Branch, node: Gen | Select) -> None:
         if branch.asked is None:
             branch.asked = node.id
-            self._wants.append(Want(branch.id, node, tuple(branch.pieces), self._options))
+            self._wants.append(
+                Want(
+                    branch.id, node, tuple(branch.pieces), self._options, tuple(branch.nodes[branch.at + 1 :])
+                )
+            )
 
     def _pieces(self, branch: _Branch, node: Node) -> list[Piece] | None:
         """What a known node adds to its branch; None if it is not known yet (or its branch failed)."""

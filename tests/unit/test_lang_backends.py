@@ -108,7 +108,10 @@ def test_streaming_over_the_protocol():
 
 def test_what_the_protocol_cannot_say_is_refused():
     cases = [
-        (lambda s: s.append(sgl.user("?") + sgl.assistant("A: " + sgl.gen("x"))), "continue_message"),
+        (
+            lambda s: s.append(sgl.user("?") + sgl.assistant("A: " + sgl.select("x", ["a"]))),
+            "continue_message",
+        ),
         (lambda s: s.append("raw" + sgl.gen("x")), "outside of messages"),
         (lambda s: s.append(sgl.assistant(sgl.gen("x", top_k=2))), "'top_k'"),
         (lambda s: s.append(sgl.assistant(sgl.gen("x", lark="start: A"))), "'lark'"),
@@ -282,3 +285,40 @@ def test_agents_on_a_chat_endpoint(stream):
     assert second["messages"][1]["tool_calls"][0]["id"] == second["messages"][2]["tool_call_id"] == "call_0_1"
     assert second["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"left":40,"right":2}'
     assert second["messages"][2] == {"role": "tool", "content": "42", "tool_call_id": "call_0_1"}
+
+
+@sgl.function
+def form(s):
+    s += sgl.user("Fill in.")
+    with s.assistant():
+        s += (
+            "Name: "
+            + sgl.gen("name", stop="\n", max_tokens=10)
+            + "\nAge: "
+            + sgl.gen("age", int, max_tokens=3)
+        )
+        s += "\nKind: " + sgl.gen("kind", choices=["a", "ab"])
+    s += sgl.user("Thanks.") + sgl.assistant(sgl.gen("bye"))
+
+
+def test_several_gens_in_one_call():
+    endpoint = Endpoint("Nonsense", " Name: Mara V.\nAge: 7\nKind: ab\n", "bye")
+    with endpoint.backend() as backend:
+        state = form.run(backend=backend)
+        assert backend.saved_calls == 2
+    assert state.variables() == {"name": "Mara V.", "age": 7, "kind": "ab", "bye": "bye"}
+    assert len(endpoint.requests) == 3
+    assert endpoint.requests[0]["messages"] == [{"role": "user", "content": "Fill in."}]
+    assert "stop" not in endpoint.requests[0]
+    assert endpoint.requests[2]["messages"][1]["content"] == "Name: Mara V.\nAge: 7\nKind: ab"
+    assert state.usage().prompt_tokens == 15  # two attempts and the last turn
+
+
+def test_speculation_that_never_matches_is_an_error():
+    with (
+        Endpoint("Nonsense").backend() as backend,
+        pytest.raises(sgl.ValidationFailed, match="puts around its gens"),
+    ):
+        form.run(backend=backend)
+    with Endpoint("x").backend(speculation=False) as backend, pytest.raises(sgl.UnsupportedFeature):
+        form.run(backend=backend)
