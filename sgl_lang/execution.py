@@ -360,7 +360,9 @@ class Execution:
             )
         if self.loop_thread == threading.get_ident() and self.outcome(node) is None:
             raise ProgramError(
-                "this value is not known yet: `await` it in an async program", place=str(caller())
+                "this value is not known yet: `await` it in an async program",
+                place=str(caller()),
+                hint="what waits inside (retry, best_of, first) runs by `await asyncio.to_thread(...)`",
             )
 
     def outcome(self, node: NodeId) -> Ready | None:

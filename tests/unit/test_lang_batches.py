@@ -1,6 +1,7 @@
 """run_batch and async programs."""
 
 import asyncio
+import datetime
 import threading
 import time
 
@@ -189,3 +190,16 @@ def test_async_compile_and_streaming():
     assert asyncio.run(main()) == "Q1:<Q1:>"
     with pytest.raises(sgl.NotStatic):
         asynchronous.compile(1)
+
+
+def test_what_waits_inside_runs_on_a_thread_in_async_programs():
+    @sgl.function
+    async def program(s):
+        forks = s.fork(2)
+        forks += sgl.gen("x")
+        winners = await asyncio.to_thread(forks.first, 1)
+        await asyncio.to_thread(s.append, sgl.gen("day", datetime.date, retry=1))
+        return len(winners), await s.value("day")
+
+    backend = FakeBackend({"day": ["2024-02-30", "2024-02-28"]})
+    assert asyncio.run(program.run(backend=backend)).ret_value == (1, datetime.date(2024, 2, 28))
