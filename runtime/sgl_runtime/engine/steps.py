@@ -59,19 +59,25 @@ def _decode_batch(pieces: Ordered[Piece], memory: KvMemory) -> Batch:
         rows.append(sequence.row)
     count = len(rows)
     positions = np.array(starts, dtype=np.int64)
+    pages = pages_for(max(starts) + 1, size)
+    table = memory.table[rows, :pages] if count > 1 else memory.table[rows[0] : rows[0] + 1, :pages].copy()
     return Batch(
         token_ids=np.array(ids, dtype=np.int64),
         positions=positions,
         slots=np.array(slots, dtype=np.int64),
-        query_starts=_counted(count + 1).astype(np.int32),
+        query_starts=_COUNTED_32[: count + 1]
+        if count < len(_COUNTED_32)
+        else np.arange(count + 1, dtype=np.int32),
         context_lens=(positions + 1).astype(np.int32),
-        page_table=memory.table[rows, : pages_for(max(starts) + 1, size)],
+        page_table=table,
         logit_rows=_counted(count),
         copies=_copies(memory),
     )
 
 
 _COUNTED: Int64 = np.arange(4097, dtype=np.int64)
+_COUNTED_32: Int32 = np.arange(4097, dtype=np.int32)
+_NO_MASKS: Int64 = np.full(4096, -1, dtype=np.int64)
 _NO_COPIES: Int32 = np.zeros((0, 3), dtype=np.int32)
 
 
@@ -238,8 +244,10 @@ class _Rows:
         drawn, slots = _ids(self.rows), _ids(self.slots)
         if not count:
             return RowRequest(drawn, None, slots, scored)
-        mask_index: Int64 = np.full(count, -1, dtype=np.int64)
+        mask_index: Int64 = _NO_MASKS[:count]
         masks: Int32 | None = None
+        if self.masks or count > len(_NO_MASKS):
+            mask_index = np.full(count, -1, dtype=np.int64)
         if self.masks:
             mask_index[list(self.masks)] = _counted(len(self.masks))
             masks = np.stack(list(self.masks.values()))
@@ -248,7 +256,9 @@ class _Rows:
         if self.seen:
             both = [self.seen.get(row, (None, None)) for row in range(count)]
             history, generated = tuple(item[0] for item in both), tuple(item[1] for item in both)
-        suppressed = tuple(self.suppressed.get(row, ()) for row in range(count)) if self.suppressed else ()
+        suppressed: tuple[tuple[int, ...], ...] = ()
+        if self.suppressed:
+            suppressed = tuple(self.suppressed.get(row, ()) for row in range(count))
         sampling = SamplingRows(
             tuple(self.params), tuple(self.seeds), mask_index, masks, history, generated, suppressed
         )
