@@ -198,6 +198,8 @@ class Compiler:
             except InvalidConstraint as error:
                 errors.append(error)
                 refusals.append(f"{name}: {error.message}")
+            except UnsupportedFeature as error:
+                refusals.append(f"{name}: {error.message}")
         raise _refused(refusals, errors, str(prepared.constraint.__struct_config__.tag))
 
     def _compile_with(self, backend: Backend, constraint: Constraint, flight: _Flight) -> CompiledGrammar:

@@ -14,7 +14,7 @@ import msgspec
 
 from sgl_grammars.backends.gbnf import is_recursive, parse
 from sgl_grammars.schema import load_schema, rewrite
-from sgl_grammars.spec import Constraint, Delayed, Ebnf, JsonSchema, StructuralTag, Tag
+from sgl_grammars.spec import Choice, Constraint, Delayed, Ebnf, JsonSchema, Regex, StructuralTag, Tag
 from sgl_lang.errors import InvalidConstraint
 
 __all__ = ["Prepared", "order", "prepare"]
@@ -62,8 +62,10 @@ def order(constraint: Constraint, chosen: str, known: Sequence[str]) -> tuple[st
     if chosen != "auto":
         return (chosen,)
     preferred: tuple[str, ...] = ("llguidance",)
-    if isinstance(constraint, JsonSchema) and constraint.layout.kind == "indent":
-        preferred = ("llguidance", "xgrammar")  # the first only to say why not
+    if isinstance(constraint, (Regex, Choice)):
+        preferred = ("automaton", "llguidance")
+    elif isinstance(constraint, JsonSchema) and constraint.layout.kind == "indent":
+        preferred = ("automaton", "xgrammar")
     elif isinstance(constraint, Ebnf) and is_recursive(
         parse(constraint.grammar, constraint.root), constraint.root
     ):

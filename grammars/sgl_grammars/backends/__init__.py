@@ -8,11 +8,15 @@ from sgl_lang.errors import InvalidRequest
 
 __all__ = ["BACKENDS", "Backend", "make_backend"]
 
-BACKENDS = ("llguidance", "xgrammar", "outlines")
+BACKENDS = ("automaton", "llguidance", "xgrammar", "outlines")
 
 
 def make_backend(name: str, vocabulary: Vocabulary) -> Backend:
     """Raises `InvalidRequest` for an unknown name."""
+    if name == "automaton":
+        from sgl_grammars.backends.automaton import AutomatonBackend
+
+        return AutomatonBackend(vocabulary)
     if name == "llguidance":
         from sgl_grammars.backends.llguidance import LlguidanceBackend
 

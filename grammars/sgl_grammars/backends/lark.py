@@ -110,7 +110,7 @@ class _Writer:
 
     def regex(self, pattern: str) -> str:
         pattern = plain_pattern(pattern)
-        return f"/{regex_to_lark(pattern, 'dws')}/" if pattern else "/(?:)/"
+        return f"/{regex_to_lark(pattern, '')}/" if pattern else "/(?:)/"
 
     def choice(self, choices: tuple[str, ...]) -> str:
         """One terminal, so that the lexer sees all choices together (its matching is greedy, without return)."""

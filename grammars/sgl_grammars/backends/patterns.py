@@ -32,7 +32,7 @@ def plain_pattern(pattern: str) -> str:
 
     ``^`` may stand where only the start of the text can be, ``$`` where only its end can be. Elsewhere engines ignore
     them or differ, so they are refused, like look-around and back-references. Raises `InvalidConstraint` with the
-    offset. The classes ``\d``, ``\w``, ``\s`` mean ASCII in every engine here.
+    offset. The classes ``\d``, ``\w``, ``\s`` are those of Unicode, as in Python.
     """
     pattern = _SURROGATES.sub(_join_surrogates, pattern)
     kept: list[str] = []

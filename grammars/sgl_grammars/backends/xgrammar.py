@@ -7,6 +7,7 @@ here only if every keyword of it is on the list below, which was measured, not r
 from __future__ import annotations
 
 import json
+import re
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +57,8 @@ class XgrammarBackend(Backend):
     def refusal(self, constraint: Constraint) -> str | None:
         if isinstance(constraint, JsonSchema):
             return _schema_refusal(constraint)
+        if isinstance(constraint, Regex) and re.search(r"\\[dDwWsS]", constraint.pattern):
+            return r"xgrammar reads \d, \w and \s as ASCII"
         if isinstance(constraint, (Regex, Choice, Ebnf)):
             return None
         return f"xgrammar does not serve {constraint.__struct_config__.tag}"

@@ -1,0 +1,41 @@
+"""Our own token-class automata (`sgl_grammars.automaton`) for regular constraints: exact masks by table look-up."""
+
+from __future__ import annotations
+
+from sgl_grammars.automaton.limits import Limits, NotRegular, TooLarge
+from sgl_grammars.automaton.matcher import compile_automaton
+from sgl_grammars.automaton.trie import trie_of
+from sgl_grammars.backends.base import Backend
+from sgl_grammars.matcher import CompiledGrammar
+from sgl_grammars.spec import Choice, Constraint, JsonSchema, Regex
+from sgl_lang.errors import InvalidConstraint, UnsupportedFeature
+
+__all__ = ["AutomatonBackend"]
+
+# What may be built on a thread of the engine's process; beyond it another engine is asked.
+_LIMITS = Limits(states=6_000, parts=30_000, seconds=0.3)
+
+
+class AutomatonBackend(Backend):
+    name = "automaton"
+
+    def warm(self) -> None:
+        trie_of(self.vocabulary)
+
+    def refusal(self, constraint: Constraint) -> str | None:
+        if isinstance(constraint, (Regex, Choice, JsonSchema)):
+            return None
+        return f"an automaton does not serve {constraint.__struct_config__.tag}"
+
+    def compile(self, constraint: Constraint) -> CompiledGrammar:
+        """Raises `InvalidConstraint`, or `UnsupportedFeature` if it is not regular or its automaton is too large."""
+        self.warm()  # not on the clock of this build
+        try:
+            return compile_automaton(constraint, self.vocabulary, _LIMITS)
+        except (NotRegular, TooLarge) as error:
+            raise UnsupportedFeature(str(error), place=str(constraint.__struct_config__.tag)) from None
+        except InvalidConstraint as error:
+            place = (error.place or "").replace(
+                "pattern offset", f"{constraint.__struct_config__.tag} at offset"
+            )
+            raise InvalidConstraint(error.message, place=place or None, hint=error.hint) from None
