@@ -98,10 +98,16 @@ def transformers_runner(model: Path, device: str, batch_tokens: int) -> Runner:
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(device)
         with torch.inference_mode():
             output = network.generate(
-                **inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS, stopping_criteria=StoppingCriteriaList([Observed()])
+                **inputs,
+                do_sample=False,
+                max_new_tokens=MAX_NEW_TOKENS,
+                stopping_criteria=StoppingCriteriaList([Observed()]),
             )
         rows = output[:, inputs.input_ids.shape[1] :]
-        return [cut(text).replace("<|pad|>", "") for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
+        return [
+            cut(text).replace("<|pad|>", "")
+            for text in tokenizer.batch_decode(rows, skip_special_tokens=False)
+        ]
 
     def run(prompts: Sequence[str]) -> list[str]:
         lengths = [len(tokenizer(p, add_special_tokens=False).input_ids) for p in prompts]
@@ -145,22 +151,28 @@ def print_table(cases: list[Case], answers: list[str]) -> None:
         print(f"{category:<16} {sum(marks):>5} / {len(marks):<5} {100 * sum(marks) / len(marks):6.1f} %")
         for (owner, kind), found in sorted(kinds.items()):
             if owner == category:
-                print(f"    {kind:<14} {sum(found):>4} / {len(found):<4} {100 * sum(found) / len(found):6.1f} %")
+                print(
+                    f"    {kind:<14} {sum(found):>4} / {len(found):<4} {100 * sum(found) / len(found):6.1f} %"
+                )
 
 
 def print_misses(cases: list[Case], answers: list[str], limit: int) -> None:
     shown: dict[str, int] = defaultdict(int)
     for case, answer in zip(cases, answers, strict=True):
-        if not is_right(case, answer) and shown[case.category] < limit:
-            shown[case.category] += 1
-            print(f"--- {case.category}/{case.kind}\n{case.prompt[-700:]}\nEXPECTED {cut(case.expected)!r}\nGOT      {answer!r}")
+        if is_right(case, answer) or shown[case.category] == limit:
+            continue
+        shown[case.category] += 1
+        print(f"--- {case.category}/{case.kind}\n{case.prompt[-700:]}")
+        print(f"EXPECTED {cut(case.expected)!r}\nGOT      {answer!r}")
 
 
 def print_differences(answers: list[str], other: Path) -> None:
     """Where two runtimes answered differently."""
     theirs = [row["answer"] for row in json.loads(other.read_text())["cases"]]
     if len(theirs) != len(answers):
-        raise SystemExit(f"--compare: {other} holds {len(theirs)} cases, this run {len(answers)}; use the same --cases")
+        raise SystemExit(
+            f"--compare: {other} holds {len(theirs)} cases, this run {len(answers)}; use the same --cases"
+        )
     different = [i for i, (a, b) in enumerate(zip(answers, theirs, strict=True)) if a != b]
     print(f"{len(different)} of {len(answers)} answers differ from {other.name}")
     for i in different[:20]:
@@ -168,7 +180,9 @@ def print_differences(answers: list[str], other: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runtime", choices=("transformers", "engine"), default="transformers")
     parser.add_argument("--cases", type=int, default=1000, help="in all categories together")
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
@@ -179,7 +193,10 @@ def main() -> None:
     parser.add_argument("--compare", type=Path, help="a file of --out: list the answers that differ")
     options = parser.parse_args()
     cases = make_cases(options.cases)
-    runner = engine_runner(options.model) if options.runtime == "engine" else transformers_runner(options.model, options.device, options.batch_tokens)
+    if options.runtime == "engine":
+        runner = engine_runner(options.model)
+    else:
+        runner = transformers_runner(options.model, options.device, options.batch_tokens)
     started = time.time()
     answers = runner([case.prompt for case in cases])
     seconds = time.time() - started
@@ -191,8 +208,15 @@ def main() -> None:
     result["cases"] = len(cases)
     print(f"{options.runtime}: {len(cases)} cases in {seconds:.0f} s")
     if options.out:
-        rows = [{**asdict(case), "answer": answer, "right": is_right(case, answer)} for case, answer in zip(cases, answers, strict=True)]
-        options.out.write_text(json.dumps({"runtime": options.runtime, "scores": result, "cases": rows}, ensure_ascii=False, indent=1))
+        rows = [
+            {**asdict(case), "answer": answer, "right": is_right(case, answer)}
+            for case, answer in zip(cases, answers, strict=True)
+        ]
+        options.out.write_text(
+            json.dumps(
+                {"runtime": options.runtime, "scores": result, "cases": rows}, ensure_ascii=False, indent=1
+            )
+        )
     print(json.dumps(result))
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sgl_corpus import Document, document
 from tokenizers import Tokenizer
+
+from sgl_corpus import Document, document
 
 CONTEXT = 4096
 """Longer documents are dropped."""
@@ -33,7 +34,9 @@ class Chunk:
     weights: NDArray[np.float32]
 
 
-def _encode(tokenizer: Tokenizer, docs: list[Document], base_weight: float) -> Iterator[tuple[list[int], list[float]]]:
+def _encode(
+    tokenizer: Tokenizer, docs: list[Document], base_weight: float
+) -> Iterator[tuple[list[int], list[float]]]:
     """Ids and weights of each document; segments are tokenised apart, as a program would add them."""
     flat = [text for doc in docs for text, _ in doc.segments]
     encoded = iter(tokenizer.encode_batch_fast(flat, add_special_tokens=False))
@@ -97,7 +100,9 @@ def stream(folder: Path, size: int, workers: int, base_weight: float, first: int
     context = mp.get_context("spawn")
     queues: list[Queue[Chunk]] = [context.Queue(12) for _ in range(workers)]
     for i, queue in enumerate(queues):
-        context.Process(target=_work, args=(str(folder), first + i, workers, size, base_weight, queue), daemon=True).start()
+        context.Process(
+            target=_work, args=(str(folder), first + i, workers, size, base_weight, queue), daemon=True
+        ).start()
     while True:
         for queue in queues:
             yield queue.get(timeout=300)  # a worker that died must not leave the trainer waiting for ever

@@ -48,7 +48,9 @@ def _attend_masked(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int
     at = torch.arange(q.shape[0], device=q.device)
     owner = torch.bucketize(at, bounds[1:].to(at.dtype), right=True)
     mask = (owner[:, None] == owner[None, :]) & (at[:, None] >= at[None, :])
-    out = F.scaled_dot_product_attention(q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1), attn_mask=mask)
+    out = F.scaled_dot_product_attention(
+        q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1), attn_mask=mask
+    )
     return out.transpose(0, 1)
 
 
@@ -69,13 +71,19 @@ class Layer(nn.Module):
             return nn.Parameter(torch.randn(rows, columns) * scale / math.sqrt(columns))
 
         out_scale = 1 / math.sqrt(2 * c.layers)
-        self.q, self.k, self.v = matrix(c.heads * c.head_dim, c.hidden), matrix(c.kv_heads * c.head_dim, c.hidden), matrix(c.kv_heads * c.head_dim, c.hidden)
+        self.q, self.k, self.v = (
+            matrix(c.heads * c.head_dim, c.hidden),
+            matrix(c.kv_heads * c.head_dim, c.hidden),
+            matrix(c.kv_heads * c.head_dim, c.hidden),
+        )
         self.o = matrix(c.hidden, c.heads * c.head_dim, out_scale)
         self.gate, self.up = matrix(c.intermediate, c.hidden), matrix(c.intermediate, c.hidden)
         self.down = matrix(c.hidden, c.intermediate, out_scale)
         self.norm_a, self.norm_m = nn.Parameter(torch.ones(c.hidden)), nn.Parameter(torch.ones(c.hidden))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bounds: Tensor, longest: int, attend: Attend) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, bounds: Tensor, longest: int, attend: Attend
+    ) -> Tensor:
         c, t = self.c, x.shape[0]
         h = F.rms_norm(x, (c.hidden,), self.norm_a, c.eps)
         qkv = F.linear(h, torch.cat((self.q, self.k, self.v)))
@@ -101,12 +109,16 @@ class Llama(nn.Module):
         self.blocks = nn.ModuleList(Layer(c) for _ in range(c.layers))
         self.norm = nn.Parameter(torch.ones(c.hidden))
         inverse = c.theta ** (-torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim)
-        angles = torch.arange(c.context, dtype=torch.float64)[:, None] * torch.cat((inverse, inverse))[None, :]
+        angles = (
+            torch.arange(c.context, dtype=torch.float64)[:, None] * torch.cat((inverse, inverse))[None, :]
+        )
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
         self.attend: Attend = _attend_varlen if device == "cuda" else _attend_masked
 
-    def forward(self, ids: Tensor, positions: Tensor, targets: Tensor, weights: Tensor, bounds: Tensor, longest: int) -> Tensor:
+    def forward(
+        self, ids: Tensor, positions: Tensor, targets: Tensor, weights: Tensor, bounds: Tensor, longest: int
+    ) -> Tensor:
         """ids, positions, targets, weights: [T]; bounds: [n + 1] int32. The loss is a scalar in nats."""
         x = F.embedding(ids, self.embedding)
         cos, sin = self.cos[positions][:, None, :], self.sin[positions][:, None, :]
@@ -127,7 +139,9 @@ def hf_names(c: Config) -> dict[str, str]:
     """Our parameter names to those of LlamaForCausalLM (tied embeddings: no `lm_head`)."""
     names = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight"}
     for i in range(c.layers):
-        names.update({f"blocks.{i}.{ours}": f"model.layers.{i}.{theirs}.weight" for ours, theirs in _NAMES.items()})
+        names.update(
+            {f"blocks.{i}.{ours}": f"model.layers.{i}.{theirs}.weight" for ours, theirs in _NAMES.items()}
+        )
     return names
 
 
@@ -145,7 +159,10 @@ def export(model: Llama, folder: Path) -> None:
     """Write config, generation config and bfloat16 weights."""
     folder.mkdir(parents=True, exist_ok=True)
     state = dict(model.named_parameters())
-    tensors = {theirs: state[ours].detach().to("cpu", torch.bfloat16).contiguous() for ours, theirs in hf_names(model.c).items()}
+    tensors = {
+        theirs: state[ours].detach().to("cpu", torch.bfloat16).contiguous()
+        for ours, theirs in hf_names(model.c).items()
+    }
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(hf_config(model.c), indent=2) + "\n")
     generation = {"bos_token_id": 1, "eos_token_id": [3, 2], "pad_token_id": 0, "do_sample": False}

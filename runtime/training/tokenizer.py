@@ -16,8 +16,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sgl_corpus import document
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from sgl_corpus import document
 
 VOCABULARY = 4096
 SPECIAL = (
@@ -29,7 +30,9 @@ SPACED_WORDS = 900
 """How many ` word` entries are appended after the merges inside words."""
 
 # An escape of a JSON string; letters; a digit; JSON punctuation; other punctuation; line breaks; tabs; spaces; the rest.
-INNER = r"""\\["\\/bfnrtu]|[\p{L}\p{M}]+|\p{N}|[{}\[\]":,]+|[^\s\p{L}\p{M}\p{N}{}\[\]":,\\]+|\\|\n+|\t+| +|\s"""
+INNER = (
+    r"""\\["\\/bfnrtu]|[\p{L}\p{M}]+|\p{N}|[{}\[\]":,]+|[^\s\p{L}\p{M}\p{N}{}\[\]":,\\]+|\\|\n+|\t+| +|\s"""
+)
 SPLIT = r""" ?[\p{L}\p{M}]+|""" + INNER.replace(r"[\p{L}\p{M}]+|", "", 1)
 CHAT_TEMPLATE = """\
 {%- macro text_of(content) -%}
@@ -98,7 +101,11 @@ def train_inner(texts: list[str], size: int) -> tuple[list[str], list[tuple[str,
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(INNER), "isolated")
     alphabet = [chr(i) for i in range(32, 127)] + ["\n", "\t"] + list("éüöäøåñçèíóúß€£¥–—’“”…•°×")
     trainer = trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=alphabet, limit_alphabet=len(alphabet), show_progress=False, max_token_length=16
+        vocab_size=size,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+        max_token_length=16,
     )
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
@@ -107,13 +114,17 @@ def train_inner(texts: list[str], size: int) -> tuple[list[str], list[tuple[str,
     return ordered, merges
 
 
-def frequent_first_pieces(texts: list[str], vocab: list[str], merges: list[tuple[str, str]], count: int) -> list[str]:
+def frequent_first_pieces(
+    texts: list[str], vocab: list[str], merges: list[tuple[str, str]], count: int
+) -> list[str]:
     """The most frequent first pieces of words that follow a single space."""
     inner = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(vocab)}, merges=merges))
     split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
     words: Counter[str] = Counter()
     for text in texts:
-        words.update(piece for piece, _ in split.pre_tokenize_str(text) if piece[0] == " " and piece[1:2].isalpha())
+        words.update(
+            piece for piece, _ in split.pre_tokenize_str(text) if piece[0] == " " and piece[1:2].isalpha()
+        )
     first: Counter[str] = Counter()
     for word, times in words.items():
         pieces = inner.encode(word[1:]).tokens
@@ -146,7 +157,9 @@ def config() -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--documents", type=int, default=60_000)
     options = parser.parse_args()

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from data import CONTEXT, Chunk, stream
 from model import Config, Llama, export, load
-from torch import Tensor
 
 
 def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
@@ -43,7 +44,9 @@ class Muon:
         self.groups: dict[torch.Size, list[Tensor]] = {}
         for p in parameters:
             self.groups.setdefault(p.shape, []).append(p)
-        self.buffers = {shape: torch.zeros(len(ps), *shape, device=ps[0].device) for shape, ps in self.groups.items()}
+        self.buffers = {
+            shape: torch.zeros(len(ps), *shape, device=ps[0].device) for shape, ps in self.groups.items()
+        }
         self.momentum, self.decay = momentum, decay
         self.orthogonal = torch.compile(orthogonal) if parameters[0].is_cuda else orthogonal
 
@@ -117,7 +120,9 @@ class Clock:
             torch.cuda.synchronize()
             per_step = (time.time() - self.begin) / 150
             self.steps = 180 + int((self.minutes * 60 - 180 * per_step) / per_step)
-            print(f"{per_step * 1000:.1f} ms a step: {self.steps} steps in {self.minutes} minutes", flush=True)
+            print(
+                f"{per_step * 1000:.1f} ms a step: {self.steps} steps in {self.minutes} minutes", flush=True
+            )
 
 
 def rate_at(step: int, steps: int, peak: float, warm: int) -> float:
@@ -134,11 +139,17 @@ def train(options: argparse.Namespace) -> None:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name != "embedding"]
     others = [p for name, p in model.named_parameters() if p.ndim == 1 or name == "embedding"]
     muon = Muon(matrices, decay=options.decay)
-    adam = torch.optim.AdamW(others, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=device == "cuda")
+    adam = torch.optim.AdamW(
+        others, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=device == "cuda"
+    )
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters on {device}", flush=True)
     forward = torch.compile(model, dynamic=False) if device == "cuda" else model
-    chunks = stream(options.tokenizer, options.chunk, options.workers, options.base_weight, options.first_chunk)
-    source = batches(chunks, options.batch // options.chunk, device, max_documents=max(8, options.batch // 160))
+    chunks = stream(
+        options.tokenizer, options.chunk, options.workers, options.base_weight, options.first_chunk
+    )
+    source = batches(
+        chunks, options.batch // options.chunk, device, max_documents=max(8, options.batch // 160)
+    )
     clock = Clock(options.minutes, options.steps)
     total, started, step, waited = torch.zeros((), device=device), time.time(), 0, 0.0
     while step < clock.steps:
@@ -163,19 +174,38 @@ def train(options: argparse.Namespace) -> None:
         if step == options.profile + 3 and options.profile:
             torch.cuda.synchronize()
             profiler.stop()
-            print(profiler.key_averages().table(sort_by="cuda_time_total", row_limit=28, max_name_column_width=70), flush=True)
+            print(
+                profiler.key_averages().table(
+                    sort_by="cuda_time_total", row_limit=28, max_name_column_width=70
+                ),
+                flush=True,
+            )
         clock.tick(step)
         if step % options.report == 0 or step == clock.steps:
-            speed = options.batch * (step - 30) / (time.time() - clock.begin) / 1e6 if clock.begin and step > 30 else 0.0
-            print(f"step {step} loss {total.item() / options.report:.4f} rate {rate:.2e} {speed:.2f}M tokens/s {time.time() - started:.0f}s ({waited:.0f}s on data)", flush=True)
+            speed = (
+                options.batch * (step - 30) / (time.time() - clock.begin) / 1e6
+                if clock.begin and step > 30
+                else 0.0
+            )
+            print(
+                f"step {step} loss {total.item() / options.report:.4f} rate {rate:.2e} {speed:.2f}M tokens/s {time.time() - started:.0f}s ({waited:.0f}s on data)",
+                flush=True,
+            )
             total.zero_()
     export(model, options.out)
-    record = {"steps": step, "tokens": step * options.batch, "seconds": round(time.time() - started), "chunks": step * (options.batch // options.chunk)}
+    record = {
+        "steps": step,
+        "tokens": step * options.batch,
+        "seconds": round(time.time() - started),
+        "chunks": step * (options.batch // options.chunk),
+    }
     print(json.dumps(record), flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json")
     parser.add_argument("--init", type=Path, help="start from the weights of this folder")
@@ -188,7 +218,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--warm", type=int, default=200)
     parser.add_argument("--decay", type=float, default=0.1)
-    parser.add_argument("--base-weight", type=float, default=0.08, help="loss weight of tokens outside the answers")
+    parser.add_argument(
+        "--base-weight", type=float, default=0.08, help="loss weight of tokens outside the answers"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--profile", type=int, default=0, help="profile three steps from this one on")
     parser.add_argument("--report", type=int, default=250)

@@ -73,7 +73,9 @@ question | [Can you tell me|Do you know|I would like to know] [where|when|how] [
 meeting | [The meeting|Our call|The appointment|The conference] [is moved to|takes place on|starts on|was planned for] [Friday|Monday at ten|next week|Thursday at three].
 """
 _TOPICS: dict[str, tuple[str, Phrases]] = {}
-_GRAMMAR = dict(tuple(part.strip() for part in line.split("|", 1)) for line in _TOPIC_GRAMMAR.strip().splitlines())
+_GRAMMAR = dict(
+    tuple(part.strip() for part in line.split("|", 1)) for line in _TOPIC_GRAMMAR.strip().splitlines()
+)
 for _line in _TOPIC_TEXT.strip().splitlines():
     _name, _about, _says = (part.strip() for part in _line.split("|", 2))
     # The grammar line stands more often: its wordings are many, and one in eight of them is held out.
@@ -130,7 +132,10 @@ def topic(rng: Rng) -> Document:
     target = rng.choice(labels)
     parts = [rng.say(_TOPICS[target][1]) for _ in range(rng.weighted(((4, 1), (4, 2), (3, 3), (1, 4))))]
     if rng.chance(0.2):
-        parts.insert(rng.below(len(parts) + 1), rng.choice(("Hello.", "Hi,", "Thanks!", "Please read this.", "Regards", "Dear all,")))
+        parts.insert(
+            rng.below(len(parts) + 1),
+            rng.choice(("Hello.", "Hi,", "Thanks!", "Please read this.", "Regards", "Dear all,")),
+        )
     thing = rng.choice(("message", "text", "sentence", "e-mail", "note", "article", "paragraph"))
     shown = [capital(label) for label in labels] if rng.chance(0.15) else labels
     answer = capital(target) if shown != labels else target
@@ -153,7 +158,9 @@ _GOOD = words._phrases("""great, wonderful, excellent, perfect, fantastic, lovel
 beautiful, impressive, marvelous, first-rate, charming, splendid, terrific, flawless, reliable, comfortable, delicious, friendly""")
 _BAD = words._phrases("""terrible, awful, horrible, bad, poor, disappointing, useless, broken, dreadful, disgusting, ugly, unpleasant, cheap and nasty,
 rude, boring, dirty, worthless, annoying, miserable, faulty, overpriced, noisy, unreliable, painful, slow and buggy""")
-_PLAIN = words._phrases("average, ordinary, okay, standard, usual, fair, typical, acceptable, so-so, middling, unremarkable, normal")
+_PLAIN = words._phrases(
+    "average, ordinary, okay, standard, usual, fair, typical, acceptable, so-so, middling, unremarkable, normal"
+)
 _OPINION = Phrases("""
     The {noun} [is|was] {adv}{op}.
     [What|Such] [a|an] {op} {noun}[!|.]
@@ -201,7 +208,11 @@ def opinion(rng: Rng, mood: str, low: int = 1, high: int = 4) -> str:
             out.append(rng.say(strong, {"noun": noun(rng)}))
             continue
         op, op2 = rng.choice(words_of), rng.choice(words_of)
-        adv = rng.choice(("", "", "really ", "very ", "so ", "quite ")) if mood != "neutral" else rng.choice(("", "just ", "quite ", "rather "))
+        adv = (
+            rng.choice(("", "", "really ", "very ", "so ", "quite "))
+            if mood != "neutral"
+            else rng.choice(("", "just ", "quite ", "rather "))
+        )
         if mood != "neutral" and rng.chance(0.08):
             other = rng.choice(_BAD if mood == "positive" else _GOOD)
             op, adv = f"not {other}, but {op}", ""
@@ -252,10 +263,18 @@ def enum_label(rng: Rng) -> Document:
     enum: Enum = ENUMS[name]
     value = enum.sample(rng)
     options = list(enum.options)
-    said = rng.choice((f"{capital(name.replace('_', ' '))}: {value.text}.", f"It is {value.text}.", f"{capital(value.text)}."))
+    said = rng.choice(
+        (
+            f"{capital(name.replace('_', ' '))}: {value.text}.",
+            f"It is {value.text}.",
+            f"{capital(value.text)}.",
+        )
+    )
     text = " ".join(rng.shuffled([said, *filler(rng, 0, 4)]))
     label = name.replace("_", " ")
-    lead = rng.say(_ENUM_ASK, {"name": label, "Name": capital(label), "labels": _joined(rng, options), "thing": "text"})
+    lead = rng.say(
+        _ENUM_ASK, {"name": label, "Name": capital(label), "labels": _joined(rng, options), "thing": "text"}
+    )
     return _answer(rng, "enum", lead, "Text", text, str(value.json))
 
 
@@ -266,7 +285,14 @@ _YES_NO = Phrases("""
 
 
 def _statement_question(rng: Rng, fact: Fact, text: str) -> str:
-    return rng.choice((f"Is the {fact.label} {text}?", f"Does the text say that the {fact.label} is {text}?", f"Is {text} the {fact.label}?", f"The {fact.label} is {text}. Is that right?"))
+    return rng.choice(
+        (
+            f"Is the {fact.label} {text}?",
+            f"Does the text say that the {fact.label} is {text}?",
+            f"Is {text} the {fact.label}?",
+            f"The {fact.label} is {text}. Is that right?",
+        )
+    )
 
 
 def yes_no(rng: Rng) -> Document:
@@ -289,13 +315,26 @@ def yes_no(rng: Rng) -> Document:
     lead = rng.say(_YES_NO, {"q": q})
     mark = rng.choice(("Text", "Passage", "Message"))
     if rng.chance(0.15):
-        return Chat("classification", "yes_no").system(rng.choice(("Answer yes or no.", "Reply with yes or no only."))).user(f"{mark}: {text}\n\n{q}").assistant(answer).done()
+        return (
+            Chat("classification", "yes_no")
+            .system(rng.choice(("Answer yes or no.", "Reply with yes or no only.")))
+            .user(f"{mark}: {text}\n\n{q}")
+            .assistant(answer)
+            .done()
+        )
     return _answer(rng, "yes_no", lead, mark, text, answer, only=False)
 
 
 def _other_text(rng: Rng, fact: Fact, facts: list[Fact]) -> str:
     """A wrong value: of another field of the text, or a fresh one of the same kind of JSON."""
-    same = [f for f in facts if f is not fact and not f.flag and type(f.value.json) is type(fact.value.json) and f.value.text != fact.value.text]
+    same = [
+        f
+        for f in facts
+        if f is not fact
+        and not f.flag
+        and type(f.value.json) is type(fact.value.json)
+        and f.value.text != fact.value.text
+    ]
     if same and rng.chance(0.5):
         return rng.choice(same).value.text
     kinds = [k for k in KINDS.values() if k.schema == fact.schema]
@@ -309,22 +348,36 @@ def _other_text(rng: Rng, fact: Fact, facts: list[Fact]) -> str:
 def taught_labels(rng: Rng) -> Document:
     """Labels without meaning, taught by examples in the prompt: which words go with which label."""
     count = rng.int(2, 3)
-    labels = [invented(rng, 1, 2) if rng.chance(0.5) else rng.choice("ABCDEFGHXYZ") + str(i) for i in range(count)]
+    labels = [
+        invented(rng, 1, 2) if rng.chance(0.5) else rng.choice("ABCDEFGHXYZ") + str(i) for i in range(count)
+    ]
     topics = _no_clash(rng, count)
     shots = [(i, _topic_text(rng, topics[i], 1)) for i in list(range(count)) * rng.int(1, 2)]
     target = rng.below(count)
-    shots = [s for s in rng.shuffled(shots)]
+    shots = rng.shuffled(shots)
     question = _topic_text(rng, topics[target], 1)
-    head, tail = rng.choice((("Text: ", "Label: "), ("Input: ", "Class: "), ("Message: ", "Tag: "), ("", "-> ")))
+    head, tail = rng.choice(
+        (("Text: ", "Label: "), ("Input: ", "Class: "), ("Message: ", "Tag: "), ("", "-> "))
+    )
     body = "".join(f"{head}{text}\n{tail}{labels[i]}\n\n" for i, text in shots)
-    return Document("classification", "taught", ((f"{BOS}{body}{head}{question}\n{tail}", False), (labels[target] + "\n", True)))
+    return Document(
+        "classification",
+        "taught",
+        ((f"{BOS}{body}{head}{question}\n{tail}", False), (labels[target] + "\n", True)),
+    )
 
 
 def raw_sentiment(rng: Rng) -> Document:
     """Few-shot sentiment or topic without roles."""
     by_topic = rng.chance(0.4)
-    labels = _no_clash(rng, rng.int(2, 4)) if by_topic else ["positive", "negative", "neutral"][: rng.int(2, 3)]
-    head, tail = rng.choice((("Review: ", "Sentiment: "), ("Text: ", "Sentiment: "), ("Comment: ", "Label: "))) if not by_topic else rng.choice((("Text: ", "Topic: "), ("Message: ", "Category: ")))
+    labels = (
+        _no_clash(rng, rng.int(2, 4)) if by_topic else ["positive", "negative", "neutral"][: rng.int(2, 3)]
+    )
+    head, tail = (
+        rng.choice((("Review: ", "Sentiment: "), ("Text: ", "Sentiment: "), ("Comment: ", "Label: ")))
+        if not by_topic
+        else rng.choice((("Text: ", "Topic: "), ("Message: ", "Category: ")))
+    )
     segments: list[tuple[str, bool]] = [(BOS, False)] if rng.chance(0.7) else []
     for i in range(rng.int(3, 6)):
         target = labels[i] if i < len(labels) else rng.choice(labels)
@@ -402,7 +455,12 @@ def judged_text(rng: Rng, dim: str, level: int) -> str:
         count = (1, 2, 4, 6, 9)[step]
         return " ".join(sentence(rng) for _ in range(count))
     phrases = _LEVELS[dim][level]
-    values = {"noun": noun(rng), "adj": adjective(rng), "weekday": rng.choice(words.WEEKDAYS), "last": KINDS["last"].sample(rng).text}
+    values = {
+        "noun": noun(rng),
+        "adj": adjective(rng),
+        "weekday": rng.choice(words.WEEKDAYS),
+        "last": KINDS["last"].sample(rng).text,
+    }
     picked = rng.sample(phrases, rng.int(1, min(2, len(phrases))))
     text = " ".join(picked)
     for key, value in values.items():
@@ -425,10 +483,21 @@ def judge(rng: Rng) -> Document:
     text = judged_text(rng, dim, level)
     roll = rng.below(10)
     if roll < 2:
-        lead = rng.choice((f"Is the {dim} of the {thing} low, medium or high?", f"Judge the {dim}: low, medium or high.", f"{capital(dim)} of the {thing} (low / medium / high)?"))
+        lead = rng.choice(
+            (
+                f"Is the {dim} of the {thing} low, medium or high?",
+                f"Judge the {dim}: low, medium or high.",
+                f"{capital(dim)} of the {thing} (low / medium / high)?",
+            )
+        )
         return _answer(rng, "judge_word", lead, capital(thing), text, _WORDS3[level])
     if roll < 4:
-        lead = rng.choice((f'Judge the {dim} of the {thing}: give one sentence, then "Score: N" with N from 1 to 5.', f'How {_ADJECTIVE_OF[dim]} is the {thing}? Give a reason, then "Score: N" (1-5).'))
+        lead = rng.choice(
+            (
+                f'Judge the {dim} of the {thing}: give one sentence, then "Score: N" with N from 1 to 5.',
+                f'How {_ADJECTIVE_OF[dim]} is the {thing}? Give a reason, then "Score: N" (1-5).',
+            )
+        )
         answer = f"The {thing} is {_ADVERBS5[level]} {_ADJECTIVE_OF[dim]}.\nScore: {level + 1}"
         return _answer(rng, "judge_reason", lead, capital(thing), text, answer, only=False)
     high = 10 if rng.chance(0.3) else 5
@@ -448,7 +517,16 @@ def judge_many(rng: Rng) -> Document:
     text = judged_text(rng, dim, level)
     if rng.chance(0.5):
         answer = f'{{"{dim}":{level + 1}}}'
-        return ask(rng, Chat("classification", "judge_json"), f"Rate the {dim} of the text from 1 to 5 as JSON.", f"Text: {text}").assistant(answer).done()
+        return (
+            ask(
+                rng,
+                Chat("classification", "judge_json"),
+                f"Rate the {dim} of the text from 1 to 5 as JSON.",
+                f"Text: {text}",
+            )
+            .assistant(answer)
+            .done()
+        )
     chat = Chat("classification", "judge").user(f"Text: {text}")
     chat.part("<|assistant|>", False).part(f"{capital(dim)}: ", False).part(str(level + 1) + "<|end|>", True)
     return chat.done()
@@ -462,17 +540,31 @@ def compare(rng: Rng) -> Document:
     a, b = (low, high) if rng.chance(0.5) else (high, low)
     names = rng.choice((("A", "B"), ("A", "B"), ("1", "2")))
     adj = _ADJECTIVE_OF[dim]
-    q = rng.choice((f"Which text is more {adj}, {names[0]} or {names[1]}?", f"Compare the {dim} of {names[0]} and {names[1]}. Which is higher?", f"Pick the more {adj} text: {names[0]} or {names[1]}."))
+    q = rng.choice(
+        (
+            f"Which text is more {adj}, {names[0]} or {names[1]}?",
+            f"Compare the {dim} of {names[0]} and {names[1]}. Which is higher?",
+            f"Pick the more {adj} text: {names[0]} or {names[1]}.",
+        )
+    )
     lead = f"{q} {rng.choice(('Answer with the letter only.', 'Only the letter.', 'Answer with one letter.')) if names[0] == 'A' else rng.choice(('Answer with the number only.', 'Only the number.'))}"
     body = f"{names[0]}: {judged_text(rng, dim, a)}\n{names[1]}: {judged_text(rng, dim, b)}"
-    return ask(rng, Chat("classification", "compare"), lead, body).assistant(names[0] if a > b else names[1]).done()
+    return (
+        ask(rng, Chat("classification", "compare"), lead, body)
+        .assistant(names[0] if a > b else names[1])
+        .done()
+    )
 
 
 def several_turns(rng: Rng) -> Document:
     """One text, then questions of different kinds about it."""
     mood = rng.choice(("positive", "negative"))
     text = opinion(rng, mood, 2, 4)
-    chat = Chat("classification", "turns").user(f"Review: {text}\n\nIs it positive or negative? Answer with one word.").assistant(mood)
+    chat = (
+        Chat("classification", "turns")
+        .user(f"Review: {text}\n\nIs it positive or negative? Answer with one word.")
+        .assistant(mood)
+    )
     checks = [("Would the writer buy it again? Answer yes or no.", "yes" if mood == "positive" else "no"), ("Is the writer happy? Answer yes or no.", "yes" if mood == "positive" else "no"),
               ("Is it a complaint? Yes or no?", "no" if mood == "positive" else "yes")]  # fmt: skip
     for q, a in rng.sample(checks, rng.int(1, 2)):
@@ -487,5 +579,3 @@ def long_topic(rng: Rng) -> Document:
     text = _topic_text(rng, target, rng.int(12, 60))
     lead = rng.say(_CLASSIFY, {"thing": "text", "labels": _joined(rng, labels), "ors": _join_or(labels)})
     return _answer(rng, "topic_long", lead, "Text", text, target)
-
-

@@ -122,7 +122,9 @@ class Rng:
             parts = _expand(self, template, [])
             if phrases.shared or self._allows(template, parts):
                 break
-        return "".join(part if isinstance(part, str) else ({} if values is None else values)[part[1]] for part in parts)
+        return "".join(
+            part if isinstance(part, str) else ({} if values is None else values)[part[1]] for part in parts
+        )
 
     def _allows(self, template: tuple[Part, ...], parts: list[Part]) -> bool:
         """Whether a wording belongs to this side. Wordings of both sides come up as often as the others here."""
@@ -177,7 +179,9 @@ def _expand(rng: Rng, parts: tuple[Part, ...], out: list[Part]) -> list[Part]:
 def fill(rng: Rng, template: str, values: Mapping[str, str] | None = None) -> str:
     """Fill `{slot}`s from `values` and choose one of each `[a|b|c]`. Raises KeyError for a slot without a value."""
     parts = _expand(rng, _parse(template), [])
-    return "".join(part if isinstance(part, str) else ({} if values is None else values)[part[1]] for part in parts)
+    return "".join(
+        part if isinstance(part, str) else ({} if values is None else values)[part[1]] for part in parts
+    )
 
 
 def compact(value: Json) -> str:

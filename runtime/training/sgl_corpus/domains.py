@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from . import words
 from .core import Json, Phrases, Rng, capital, stable_hash
@@ -89,10 +90,16 @@ def _load_domain(block: str) -> Domain:
     lines = [line.strip() for line in block.splitlines() if line.strip()]
     name, nouns = (part.strip() for part in lines[0].split("|"))
     starts = [i for i, line in enumerate(lines) if line[0] == "@"] + [len(lines)]
-    fields = tuple(_load_field(lines[a:b]) for a, b in zip(starts, starts[1:], strict=False))
+    fields = tuple(_load_field(lines[a:b]) for a, b in pairwise(starts))
     openings = [line[1:].strip() for line in lines if line[0] == ">"]
     closings = [line[1:].strip() for line in lines if line[0] == "<"]
-    return Domain(name, tuple(n.strip() for n in nouns.split(",")), Phrases("\n".join(openings)), Phrases("\n".join(closings)), fields)
+    return Domain(
+        name,
+        tuple(n.strip() for n in nouns.split(",")),
+        Phrases("\n".join(openings)),
+        Phrases("\n".join(closings)),
+        fields,
+    )
 
 
 DOMAINS = tuple(_load_domain(block) for block in ("\n" + DOMAIN_TEXT).split("\n# ")[1:])
@@ -157,7 +164,16 @@ def domain_fact(rng: Rng, spec: FieldSpec, key: str) -> Fact:
         yes = rng.chance(0.5)
         pool = spec.true if yes else spec.false
         assert pool is not None
-        return Fact(key, {"type": "boolean"}, "boolean", Value(yes, "yes" if yes else "no"), rng.say(pool), spec.questions, (), True)
+        return Fact(
+            key,
+            {"type": "boolean"},
+            "boolean",
+            Value(yes, "yes" if yes else "no"),
+            rng.say(pool),
+            spec.questions,
+            (),
+            True,
+        )
     if spec.kind.startswith("enum:"):
         enum = ENUMS[spec.kind[5:]]
         value = enum.sample(rng)
@@ -168,7 +184,11 @@ def domain_fact(rng: Rng, spec: FieldSpec, key: str) -> Fact:
         schema, hint, options = dict(kind.schema), kind.hint, ()
     assert spec.sentences is not None
     generic = rng.chance(0.15)
-    sentence = _generic_sentence(rng, key.replace("_", " "), value) if generic else rng.say(spec.sentences, {"v": value.text})
+    sentence = (
+        _generic_sentence(rng, key.replace("_", " "), value)
+        if generic
+        else rng.say(spec.sentences, {"v": value.text})
+    )
     return Fact(key, schema, hint, value, _started(sentence, value), spec.questions, options)
 
 
@@ -201,14 +221,38 @@ def made_up_fact(rng: Rng, kind: Kind | None = None, label: str | None = None) -
     if roll == 0:
         yes = rng.chance(0.5)
         value = Value(yes, "yes" if yes else "no")
-        return Fact(key, {"type": "boolean"}, "boolean", value, _started(_generic_sentence(rng, text, value), value), (f"Is there a {text}?",), (), True)
+        return Fact(
+            key,
+            {"type": "boolean"},
+            "boolean",
+            value,
+            _started(_generic_sentence(rng, text, value), value),
+            (f"Is there a {text}?",),
+            (),
+            True,
+        )
     if roll <= 2:
         enum = literal_enum(rng)
         value = enum.sample(rng)
-        return Fact(key, _enum_schema(enum), " | ".join(enum.options), value, _started(_generic_sentence(rng, text, value), value), questions, enum.options)
+        return Fact(
+            key,
+            _enum_schema(enum),
+            " | ".join(enum.options),
+            value,
+            _started(_generic_sentence(rng, text, value), value),
+            questions,
+            enum.options,
+        )
     chosen = kind or any_kind(rng)
     value = chosen.sample(rng)
-    return Fact(key, dict(chosen.schema), chosen.hint, value, _started(_generic_sentence(rng, text, value), value), questions)
+    return Fact(
+        key,
+        dict(chosen.schema),
+        chosen.hint,
+        value,
+        _started(_generic_sentence(rng, text, value), value),
+        questions,
+    )
 
 
 def unique_facts(facts: list[Fact]) -> list[Fact]:

@@ -56,7 +56,20 @@ _OMIT = Phrases("""
     [Leave out|Omit|Skip] [keys|fields] that are [missing|not stated|absent].
     If [a value|something|a field] is [missing|not stated], leave the key out.
 """, shared=True)  # fmt: skip
-_TEXT_MARK = ("Text:\n", "Text: ", "Text:\n", "Text:\n\n", "Document:\n", "Message:\n", "Input:\n", "", "---\n", "Letter:\n", "Text\n", '"""\n')
+_TEXT_MARK = (
+    "Text:\n",
+    "Text: ",
+    "Text:\n",
+    "Text:\n\n",
+    "Document:\n",
+    "Message:\n",
+    "Input:\n",
+    "",
+    "---\n",
+    "Letter:\n",
+    "Text\n",
+    '"""\n',
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +91,11 @@ def _facts(rng: Rng, domain: Domain | None, count: int) -> list[Fact]:
 
 def _absent(rng: Rng, prop: Prop) -> Prop:
     """An asked field that the text does not state: nullable or optional."""
-    return replace(prop, value=ABSENT, nullable=True) if rng.chance(0.6) else replace(prop, value=ABSENT, required=False)
+    return (
+        replace(prop, value=ABSENT, nullable=True)
+        if rng.chance(0.6)
+        else replace(prop, value=ABSENT, required=False)
+    )
 
 
 def _vary(rng: Rng, prop: Prop) -> Prop:
@@ -122,7 +139,9 @@ def make_task(rng: Rng, long: bool = False) -> Task:
             at = rng.below(len(props) + 1)
             props.insert(at, item.prop)
             question = f"What are the {item.prop.key.replace('_', ' ')}?"
-            text_facts.append(Fact(item.prop.key, {}, "", Value(item.sentence, item.sentence), item.sentence, (question,)))
+            text_facts.append(
+                Fact(item.prop.key, {}, "", Value(item.sentence, item.sentence), item.sentence, (question,))
+            )
     text = _compose(rng, domain, text_facts, bool(lists), long)
     return Task(domain, restyle(rng, _group(rng, props)), text)
 
@@ -141,7 +160,10 @@ def _rules(rng: Rng, props: list[Prop]) -> tuple[list[str], bool]:
     """Extra sentences of the instruction, and whether the answer is spaced."""
     flat = [q for p in props for q in (p, *(p.inner if not p.is_list else ()))]
     rules = []
-    may_be_null, may_be_left_out = any(p.nullable for p in flat), any(not p.required and not p.nullable for p in flat)
+    may_be_null, may_be_left_out = (
+        any(p.nullable for p in flat),
+        any(not p.required and not p.nullable for p in flat),
+    )
     if may_be_null and not may_be_left_out and rng.chance(0.4):
         rules.append(rng.say(_NULL))
     elif may_be_left_out and not may_be_null and rng.chance(0.5):
@@ -163,7 +185,9 @@ def _text_block(rng: Rng, text: str) -> str:
     return f'{mark}{text}\n"""' if mark.startswith('"') else f"{mark}{text}"
 
 
-def with_schema(rng: Rng, category: str, task: Task, answer: Json, title: str, schema: str | None = None) -> Document:
+def with_schema(
+    rng: Rng, category: str, task: Task, answer: Json, title: str, schema: str | None = None
+) -> Document:
     """A chat that gives a JSON Schema (or a class) and a text."""
     rules, wide = _rules(rng, task.props)
     spelled = schema or json_schema(rng, title, task.props)
@@ -217,7 +241,9 @@ def _records(rng: Rng, count: int) -> tuple[Domain, list[list[Fact]]]:
     """Several records with the same fields; the first field tells them apart."""
     domain = rng.choice(DOMAINS)
     specs = [s for s in domain.fields if s.kind != "bool"]
-    head = next((s for s in specs if s.kind in {"person", "code", "title", "dish", "product", "company"}), specs[0])
+    head = next(
+        (s for s in specs if s.kind in {"person", "code", "title", "dish", "product", "company"}), specs[0]
+    )
     chosen = [head, *rng.sample([s for s in specs if s is not head], rng.int(2, 4))]
     keys = [rng.choice(s.keys) for s in chosen]
     records: list[list[Fact]] = []
@@ -274,7 +300,11 @@ def pick_record(rng: Rng, long: bool = False) -> Document:
     hint = rng.say(_ONE_OF, {"noun": rng.choice(domain.nouns), "who": who})
     task = Task(domain, props, _records_text(rng, records, long))
     title = record_title(rng, domain.nouns)
-    schema = f"Schema: {json_schema(rng, title, props)}" if rng.chance(0.5) else f"Keys: {informal(rng, title, props)}"
+    schema = (
+        f"Schema: {json_schema(rng, title, props)}"
+        if rng.chance(0.5)
+        else f"Keys: {informal(rng, title, props)}"
+    )
     lead = rng.say(_EXTRACT, _values(rng, task))
     chat = Chat("extraction", "pick")
     if rng.chance(0.5):
@@ -310,7 +340,9 @@ def all_records(rng: Rng) -> Document:
         return ask(rng, Chat("extraction", "all"), f"{lead} {keys}", text).assistant(compact(rows)).done()
     prop = Prop(key, {}, "", rows, inner=inner, is_list=True)
     schema = f"Schema: {json_schema(rng, title, [prop])}"
-    return ask(rng, Chat("extraction", "all"), f"{lead}\n{schema}", text).assistant(compact({key: rows})).done()
+    return (
+        ask(rng, Chat("extraction", "all"), f"{lead}\n{schema}", text).assistant(compact({key: rows})).done()
+    )
 
 
 _ONE_VALUE = Phrases("""
@@ -375,7 +407,9 @@ def raw_records(rng: Rng) -> Document:
     domain = rng.choice(DOMAINS)
     specs = rng.sample(domain.fields, rng.int(2, 4))
     keys = [rng.choice(s.keys) for s in specs]
-    head, tail = rng.choice((("Text: ", "JSON: "), ("Input: ", "Output: "), ("Text:\n", "JSON:\n"), ("Message: ", "Record: ")))
+    head, tail = rng.choice(
+        (("Text: ", "JSON: "), ("Input: ", "Output: "), ("Text:\n", "JSON:\n"), ("Message: ", "Record: "))
+    )
     segments: list[tuple[str, bool]] = [(BOS, False)] if rng.chance(0.7) else []
     for i in range(rng.int(2, 4)):
         facts = unique_facts([domain_fact(rng, s, k) for s, k in zip(specs, keys, strict=True)])
@@ -404,10 +438,18 @@ def two_records(rng: Rng) -> Document:
     """Two texts in one conversation, the same schema."""
     first = extract(rng)
     task = make_task(rng)
-    hint = f"Now with these keys: {', '.join(p.key for p in task.props)}" if all(not p.inner and p.required for p in task.props) else None
+    hint = (
+        f"Now with these keys: {', '.join(p.key for p in task.props)}"
+        if all(not p.inner and p.required for p in task.props)
+        else None
+    )
     if hint is None or any(p.value is ABSENT for p in task.props):
         return first
     who = person(rng) if rng.chance(0.2) else code(rng)
     lead = rng.choice((hint, f"{hint}.", f"Next ({who}). {hint}"))
     chat = Chat("extraction", "second", list(first.segments))
-    return chat.user(f"{lead}\n\n{_text_block(rng, task.text)}").assistant(compact(object_json(task.props))).done()
+    return (
+        chat.user(f"{lead}\n\n{_text_block(rng, task.text)}")
+        .assistant(compact(object_json(task.props)))
+        .done()
+    )

@@ -17,13 +17,20 @@ def label_text(rng: Rng, fact: Fact) -> str:
 
 def _line_value(rng: Rng, fact: Fact) -> str:
     if fact.flag:
-        return rng.choice(("yes", "Yes", "true", "x")) if fact.value.json else rng.choice(("no", "No", "false", "-"))
+        return (
+            rng.choice(("yes", "Yes", "true", "x"))
+            if fact.value.json
+            else rng.choice(("no", "No", "false", "-"))
+        )
     return fact.value.text
 
 
 def form(rng: Rng, facts: list[Fact]) -> str:
     """One `label: value` line for each fact."""
-    mark, bullet = rng.choice((": ", ": ", ": ", " - ", " = ", ":\t", " .... ")), rng.choice(("", "", "", "- ", "* ", "• "))
+    mark, bullet = (
+        rng.choice((": ", ": ", ": ", " - ", " = ", ":\t", " .... ")),
+        rng.choice(("", "", "", "- ", "* ", "• ")),
+    )
     if rng.chance(0.08):
         rows = [f"| {label_text(rng, f)} | {_line_value(rng, f)} |" for f in facts]
         return "\n".join(["| field | value |", "| --- | --- |", *rows])
@@ -33,7 +40,9 @@ def form(rng: Rng, facts: list[Fact]) -> str:
 def one_line(rng: Rng, facts: list[Fact]) -> str:
     joint = rng.choice(("; ", ", ", " | ", " / "))
     mark = rng.choice(("=", ": ", ":", " "))
-    return joint.join(f"{fact.key if rng.chance(0.5) else fact.label}{mark}{_line_value(rng, fact)}" for fact in facts)
+    return joint.join(
+        f"{fact.key if rng.chance(0.5) else fact.label}{mark}{_line_value(rng, fact)}" for fact in facts
+    )
 
 
 def dialogue(rng: Rng, facts: list[Fact]) -> str:
@@ -45,7 +54,9 @@ def dialogue(rng: Rng, facts: list[Fact]) -> str:
         lines.append(f"{first}: {question}")
         lines.append(f"{second}: {fact.sentence if fact.flag or rng.chance(0.6) else fact.value.text + '.'}")
         if rng.chance(0.2):
-            lines.append(f"{first}: {rng.choice(('I see.', 'Good.', 'All right.', 'Thanks.', 'Really?', 'Okay, noted.'))}")
+            lines.append(
+                f"{first}: {rng.choice(('I see.', 'Good.', 'All right.', 'Thanks.', 'Really?', 'Okay, noted.'))}"
+            )
     return "\n".join(lines)
 
 
@@ -85,7 +96,10 @@ def write(rng: Rng, domain: Domain | None, facts: list[Fact], long: bool = False
         return dialogue(rng, shuffled)
     else:
         cut = rng.below(len(facts) + 1)
-        parts = [form(rng, shuffled[:cut]) if cut else "", prose(rng, domain, shuffled[cut:], noise) if cut < len(facts) else ""]
+        parts = [
+            form(rng, shuffled[:cut]) if cut else "",
+            prose(rng, domain, shuffled[cut:], noise) if cut < len(facts) else "",
+        ]
         return "\n\n".join(part for part in (parts if rng.chance(0.6) else parts[::-1]) if part)
     if rng.chance(0.3):
         text = f"{sentence(rng)}\n{text}" if rng.chance(0.5) else f"{text}\n\n{sentence(rng)}"

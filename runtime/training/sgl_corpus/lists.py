@@ -84,10 +84,15 @@ def string_list(rng: Rng) -> ListFact:
     hint = f"list of {kind.hint}"
     if rng.chance(0.08):
         label = key.replace("_", " ")
-        return ListFact(Prop(key, schema, hint, [], is_list=True), rng.say(_NONE, {"label": label, "Label": capital(label)}))
+        return ListFact(
+            Prop(key, schema, hint, [], is_list=True),
+            rng.say(_NONE, {"label": label, "Label": capital(label)}),
+        )
     values = [kind.sample(rng) for _ in range(_size(rng))]
     texts = [v.text for v in values]
-    return ListFact(Prop(key, schema, hint, [v.json for v in values], is_list=True), _lead(rng, key, texts, texts))
+    return ListFact(
+        Prop(key, schema, hint, [v.json for v in values], is_list=True), _lead(rng, key, texts, texts)
+    )
 
 
 def _columns(rng: Rng) -> tuple[str, list[tuple[str, str]]]:
@@ -106,12 +111,28 @@ def _row_text(rng: Rng, style: int, columns: list[tuple[str, str]], row: list[Va
         return (f"{count} x {name} at {price} each", f"{name} ({count} pcs, {price})", f"{count} {name} for {price} each",
                 f"{name}, {count} pieces, {price} apiece", f"{count}× {name} @ {price}", f"{name} - {count} - {price}")[style]  # fmt: skip
     if kinds == ["product", "small"] and style < 4:
-        return (f"{texts[1]} x {texts[0]}", f"{texts[0]} ({texts[1]})", f"{texts[1]} {texts[0]}", f"{texts[1]} pieces of {texts[0]}")[style]
+        return (
+            f"{texts[1]} x {texts[0]}",
+            f"{texts[0]} ({texts[1]})",
+            f"{texts[1]} {texts[0]}",
+            f"{texts[1]} pieces of {texts[0]}",
+        )[style]
     if kinds == ["food", "count"] and style < 4:
-        return (f"{texts[1]} g {texts[0]}", f"{texts[1]} grams of {texts[0]}", f"{texts[0]} ({texts[1]} g)", f"{texts[1]}g of {texts[0]}")[style]
+        return (
+            f"{texts[1]} g {texts[0]}",
+            f"{texts[1]} grams of {texts[0]}",
+            f"{texts[0]} ({texts[1]} g)",
+            f"{texts[1]}g of {texts[0]}",
+        )[style]
     if style < 5:
         head, *tail = texts
-        return (f"{head} ({', '.join(tail)})", f"{head}, {', '.join(tail)}", f"{head} - {' - '.join(tail)}", f"{head} | {' | '.join(tail)}", f"{head}: {', '.join(tail)}")[style]
+        return (
+            f"{head} ({', '.join(tail)})",
+            f"{head}, {', '.join(tail)}",
+            f"{head} - {' - '.join(tail)}",
+            f"{head} | {' | '.join(tail)}",
+            f"{head}: {', '.join(tail)}",
+        )[style]
     return ", ".join(f"{key.replace('_', ' ')} {text}" for (key, _), text in zip(columns, texts, strict=True))
 
 
@@ -132,7 +153,10 @@ def object_list(rng: Rng) -> ListFact:
     inner = tuple(Prop(k, dict(KINDS[kind].schema), KINDS[kind].hint, ABSENT) for k, kind in columns)
     if rng.chance(0.06):
         label = key.replace("_", " ")
-        return ListFact(Prop(key, {}, "", [], inner=inner, is_list=True), rng.say(_NONE, {"label": label, "Label": capital(label)}))
+        return ListFact(
+            Prop(key, {}, "", [], inner=inner, is_list=True),
+            rng.say(_NONE, {"label": label, "Label": capital(label)}),
+        )
     rows = [[KINDS[kind].sample(rng) for _, kind in columns] for _ in range(_size(rng))]
     value: Json = [{k: v.json for (k, _), v in zip(columns, row, strict=True)} for row in rows]
     prop = Prop(key, {}, "", value, inner=inner, is_list=True)

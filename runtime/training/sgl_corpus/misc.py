@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from . import layout, words
 from .core import BOS, EOS, THINK, THINK_END, Chat, Document, Phrases, Rng, ask, capital
 from .domains import DOMAINS, record_facts
 from .prose import babble, filler, paragraphs, sentence
-from .values import KINDS, adjective, city, company, country, first_name, invented, noun, person, phrase, spell, text_value, verb
+from .values import (
+    KINDS,
+    adjective,
+    city,
+    company,
+    country,
+    first_name,
+    invented,
+    noun,
+    person,
+    phrase,
+    spell,
+    text_value,
+    verb,
+)
 
 CATEGORY = "misc"
 
@@ -32,7 +49,10 @@ write a report; prepare a report | Collect the facts. | Make an outline. | Write
 run a meeting; lead a discussion | Welcome everyone. | State the goal. | Keep to the agenda. | Let everyone speak. | Decide on actions. | Name who does what. | End on time.
 solve a problem; deal with a problem | Describe the problem. | Find the cause. | Collect ideas. | Compare the ideas. | Choose the best one. | Try it out. | Check the result.
 """
-_PLANS = [([t.strip() for t in line.split("|")[0].split(";")], [s.strip() for s in line.split("|")[1:]]) for line in _PLAN_TEXT.strip().splitlines()]
+_PLANS = [
+    ([t.strip() for t in line.split("|")[0].split(";")], [s.strip() for s in line.split("|")[1:]])
+    for line in _PLAN_TEXT.strip().splitlines()
+]
 _COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 _LIST_ASK = Phrases("""
     [List|Give|Write] {n} steps to {goal}.
@@ -51,10 +71,22 @@ def plan(rng: Rng) -> Document:
     shown = _COUNTS[count] if rng.chance(0.6) else str(count)
     chosen = steps[:count]
     answer = "\n".join(f"{i}. {s}" for i, s in enumerate(chosen, 1))
-    chat = Chat(CATEGORY, "plan").user(rng.say(_LIST_ASK, {"n": shown, "N": capital(shown), "goal": goal})).assistant(answer)
+    chat = (
+        Chat(CATEGORY, "plan")
+        .user(rng.say(_LIST_ASK, {"n": shown, "N": capital(shown), "goal": goal}))
+        .assistant(answer)
+    )
     if rng.chance(0.5):
         at = rng.below(count)
-        chat.user(rng.choice((f"Write one sentence on point {at + 1}: {chosen[at]}", f"Expand point {at + 1}: {chosen[at]}", f"Say more about step {at + 1}.")))
+        chat.user(
+            rng.choice(
+                (
+                    f"Write one sentence on point {at + 1}: {chosen[at]}",
+                    f"Expand point {at + 1}: {chosen[at]}",
+                    f"Say more about step {at + 1}.",
+                )
+            )
+        )
         chat.assistant(_expanded(goal, chosen[at]))
     return chat.done()
 
@@ -67,8 +99,20 @@ def expand(rng: Rng) -> Document:
     """One point of an outline becomes a sentence."""
     goals, steps = rng.choice(_PLANS)
     goal, at = rng.choice(goals), rng.below(5)
-    head = rng.choice((f"Topic: {goal}\nOutline:\n" + "\n".join(f"{i}. {s}" for i, s in enumerate(steps[:5], 1)) + "\n\n", f"Goal: {goal}\n\n"))
-    return Chat(CATEGORY, "expand").user(f"{head}Write one sentence on point {at + 1}: {steps[at]}").assistant(_expanded(goal, steps[at])).done()
+    head = rng.choice(
+        (
+            f"Topic: {goal}\nOutline:\n"
+            + "\n".join(f"{i}. {s}" for i, s in enumerate(steps[:5], 1))
+            + "\n\n",
+            f"Goal: {goal}\n\n",
+        )
+    )
+    return (
+        Chat(CATEGORY, "expand")
+        .user(f"{head}Write one sentence on point {at + 1}: {steps[at]}")
+        .assistant(_expanded(goal, steps[at]))
+        .done()
+    )
 
 
 def _operation(rng: Rng) -> tuple[str, int]:
@@ -93,12 +137,22 @@ _SUM = Phrases("""
 
 def sums(rng: Rng) -> Document:
     expression, result = _operation(rng)
-    shown = expression if rng.chance(0.7) else expression.replace("*", "times").replace("+", "plus").replace("-", "minus")
+    shown = (
+        expression
+        if rng.chance(0.7)
+        else expression.replace("*", "times").replace("+", "plus").replace("-", "minus")
+    )
     lead = rng.say(_SUM, {"e": shown})
     if rng.chance(0.3):
         lead += " Answer with the number only."
     if rng.chance(0.15):
-        return Chat(CATEGORY, "think").system("Think before you answer.").user(lead).assistant(f"{THINK}{expression} = {result}{THINK_END}{result}").done()
+        return (
+            Chat(CATEGORY, "think")
+            .system("Think before you answer.")
+            .user(lead)
+            .assistant(f"{THINK}{expression} = {result}{THINK_END}{result}")
+            .done()
+        )
     return Chat(CATEGORY, "sum").user(lead).assistant(str(result)).done()
 
 
@@ -125,24 +179,75 @@ def word_problem(rng: Rng) -> Document:
     story, signs = rng.choice(_STORY)
     first = 0
     while True:
-        a, b, c = (rng.int(2, 9), rng.int(2, 9), rng.int(1, 20)) if signs[0] == "*" else (rng.int(10, 60), rng.int(2, 40), rng.int(1, 30))
+        a, b, c = (
+            (rng.int(2, 9), rng.int(2, 9), rng.int(1, 20))
+            if signs[0] == "*"
+            else (rng.int(10, 60), rng.int(2, 40), rng.int(1, 30))
+        )
         first = a * b if signs[0] == "*" else a + b if signs[0] == "+" else a - b
         last = first + c if signs[1] == "+" else first - c
         if first > 0 and last >= 0:
             break
-    things = words.plural(rng.choice(("apple", "pen", "book", "cookie", "coin", "stamp", "card", "egg", "ball", "cup", "stone", "key", noun(rng))))
+    things = words.plural(
+        rng.choice(
+            (
+                "apple",
+                "pen",
+                "book",
+                "cookie",
+                "coin",
+                "stamp",
+                "card",
+                "egg",
+                "ball",
+                "cup",
+                "stone",
+                "key",
+                noun(rng),
+            )
+        )
+    )
     text = story
-    for key, value in {"who": first_name(rng), "other": first_name(rng), "a": str(a), "b": str(b), "c": str(c), "thing": things, "gets": rng.choice(("buys", "gets", "finds"))}.items():
+    for key, value in {
+        "who": first_name(rng),
+        "other": first_name(rng),
+        "a": str(a),
+        "b": str(b),
+        "c": str(c),
+        "thing": things,
+        "gets": rng.choice(("buys", "gets", "finds")),
+    }.items():
         text = text.replace("{" + key + "}", value)
     lines = f"{a} {signs[0]} {b} = {first}\n{first} {signs[1]} {c} = {last}"
-    question = rng.choice((f"How many {things} are there?", f"How many {things} is that?", f"How many {things} in the end?"))
+    question = rng.choice(
+        (f"How many {things} are there?", f"How many {things} is that?", f"How many {things} in the end?")
+    )
     roll = rng.below(10)
     if roll < 6:
-        hint = rng.choice(("Think step by step.", "Work step by step.", "Solve it step by step.", "Show the steps."))
-        return Chat(CATEGORY, "steps").user(f"{text} {question} {hint}").assistant(f"{lines}\nAnswer: {last}").done()
+        hint = rng.choice(
+            ("Think step by step.", "Work step by step.", "Solve it step by step.", "Show the steps.")
+        )
+        return (
+            Chat(CATEGORY, "steps")
+            .user(f"{text} {question} {hint}")
+            .assistant(f"{lines}\nAnswer: {last}")
+            .done()
+        )
     if roll < 8:
-        return Chat(CATEGORY, "think").system("Think before you answer.").user(f"{text} {question}").assistant(f"{THINK}{lines.replace(chr(10), '; ')}{THINK_END}{last}").done()
-    return Chat(CATEGORY, "steps").system("Solve the problem step by step.").user(f"{text} {question}").assistant(f"{lines}\nAnswer: {last}").done()
+        return (
+            Chat(CATEGORY, "think")
+            .system("Think before you answer.")
+            .user(f"{text} {question}")
+            .assistant(f"{THINK}{lines.replace(chr(10), '; ')}{THINK_END}{last}")
+            .done()
+        )
+    return (
+        Chat(CATEGORY, "steps")
+        .system("Solve the problem step by step.")
+        .user(f"{text} {question}")
+        .assistant(f"{lines}\nAnswer: {last}")
+        .done()
+    )
 
 
 def proposals(rng: Rng) -> Document:
@@ -159,7 +264,12 @@ def proposals(rng: Rng) -> Document:
         left = [result, *(n for k, n in enumerate(numbers) if k not in (i, j))]
         word = {"+": "adds", "*": "multiplies", "-": "subtracts"}[sign]
         ask_it = f"{head} Target: {rng.int(10, 40)}. Propose a step that {word} {a} and {b}."
-        return Chat(CATEGORY, "propose").user(ask_it).assistant(f"{a} {sign} {b} = {result} (left: {' '.join(map(str, left))})").done()
+        return (
+            Chat(CATEGORY, "propose")
+            .user(ask_it)
+            .assistant(f"{a} {sign} {b} = {result} (left: {' '.join(map(str, left))})")
+            .done()
+        )
     a, b = numbers[0], numbers[1]
     results = {a + b, a * b, abs(a - b)}
     if roll == 1:
@@ -167,13 +277,20 @@ def proposals(rng: Rng) -> Document:
         while target in results and target > 59:
             target += 1
         hopeless = target not in results
-        ask_it = f"Numbers: {a} {b}. Target: {target}. Is the target still reachable? Answer sure or impossible."
+        ask_it = (
+            f"Numbers: {a} {b}. Target: {target}. Is the target still reachable? Answer sure or impossible."
+        )
         return Chat(CATEGORY, "reach").user(ask_it).assistant("impossible" if hopeless else "sure").done()
     right = rng.chance(0.5)
     sign = rng.choice("+*")
     true = a + b if sign == "+" else a * b
     shown = true if right else true + rng.choice((-2, -1, 1, 2, 10))
-    return Chat(CATEGORY, "check").user(f"Is this right: {a} {sign} {b} = {shown}? Answer yes or no.").assistant("yes" if right else "no").done()
+    return (
+        Chat(CATEGORY, "check")
+        .user(f"Is this right: {a} {sign} {b} = {shown}? Answer yes or no.")
+        .assistant("yes" if right else "no")
+        .done()
+    )
 
 
 _QUALITIES = (("cheap", "expensive"), ("near", "far away"), ("fast", "slow"), ("quiet", "loud"), ("easy", "hard"), ("safe", "dangerous"), ("new", "old"),
@@ -194,8 +311,19 @@ def best_option(rng: Rng) -> Document:
     goal = " and ".join(w[0] for w in wishes)
     lettered = rng.chance(0.3)
     rows = "\n".join(f"{'ABCD'[i] if lettered else i + 1}. {o}" for i, o in enumerate(options))
-    tail = rng.choice(("Answer with the {k} of the best option.", "Which option is best? Only the {k}.", "Choose the best option. Answer with the {k} only.")).replace("{k}", "letter" if lettered else "number")
-    return Chat(CATEGORY, "best").user(f"Goal: {goal}.\nOptions:\n{rows}\n{tail}").assistant("ABCD"[best] if lettered else str(best + 1)).done()
+    tail = rng.choice(
+        (
+            "Answer with the {k} of the best option.",
+            "Which option is best? Only the {k}.",
+            "Choose the best option. Answer with the {k} only.",
+        )
+    ).replace("{k}", "letter" if lettered else "number")
+    return (
+        Chat(CATEGORY, "best")
+        .user(f"Goal: {goal}.\nOptions:\n{rows}\n{tail}")
+        .assistant("ABCD"[best] if lettered else str(best + 1))
+        .done()
+    )
 
 
 def _any_text(rng: Rng) -> str:
@@ -262,25 +390,58 @@ def summary(rng: Rng) -> Document:
 def subject(rng: Rng) -> Document:
     """A subject line or title: the topic named in the message."""
     topic = phrase(rng)
-    said = rng.choice((f"I am writing about the {topic}.", f"This is about the {topic}.", f"We have to talk about the {topic}.", f"I have a question on the {topic}."))
-    text = f"Dear {first_name(rng)},\n\n" + " ".join(rng.shuffled([said, *filler(rng, 1, 5)])) + f"\n\n{first_name(rng)}"
-    lead = rng.choice(("Give a subject line for this message.", "Write a subject line.", "What is a good subject for this message?", "Give a short title."))
+    said = rng.choice(
+        (
+            f"I am writing about the {topic}.",
+            f"This is about the {topic}.",
+            f"We have to talk about the {topic}.",
+            f"I have a question on the {topic}.",
+        )
+    )
+    text = (
+        f"Dear {first_name(rng)},\n\n"
+        + " ".join(rng.shuffled([said, *filler(rng, 1, 5)]))
+        + f"\n\n{first_name(rng)}"
+    )
+    lead = rng.choice(
+        (
+            "Give a subject line for this message.",
+            "Write a subject line.",
+            "What is a good subject for this message?",
+            "Give a short title.",
+        )
+    )
     return ask(rng, Chat(CATEGORY, "subject"), lead, text).assistant(capital(topic)).done()
 
 
 def reply(rng: Rng) -> Document:
     """A short answer to an invitation or a request."""
     who, sender = first_name(rng), first_name(rng)
-    event, day = rng.choice(("the " + phrase(rng), KINDS["title"].sample(rng).text)), rng.choice(words.WEEKDAYS)
+    event, day = (
+        rng.choice(("the " + phrase(rng), KINDS["title"].sample(rng).text)),
+        rng.choice(words.WEEKDAYS),
+    )
     yes = rng.chance(0.5)
     text = rng.choice((f"Dear {who},\n\n{sentence(rng)} Would you come to {event} on {day}? {sentence(rng)}\n\n{sender}",
                        f"Hi {who},\nwe meet for {event} on {day}. Can you join us?\n{sender}", f"Dear {who},\n\nyou are invited to {event} on {day}. {sentence(rng)}\n\nYours, {sender}"))  # fmt: skip
-    lead = "Write a short reply to this message. " + rng.choice(("Accept it.", "Accept the invitation.") if yes else ("Decline it.", "Decline the invitation."))
-    middle = f"Thank you for the invitation to {event}. I will be there on {day}." if yes else f"Thank you for the invitation to {event}. Sadly, I cannot come on {day}."
-    return ask(rng, Chat(CATEGORY, "reply"), lead, text).assistant(f"Dear {sender}, {middle} {'See you soon' if yes else 'I hope to see you another time'}, {who}").done()
+    lead = "Write a short reply to this message. " + rng.choice(
+        ("Accept it.", "Accept the invitation.") if yes else ("Decline it.", "Decline the invitation.")
+    )
+    middle = (
+        f"Thank you for the invitation to {event}. I will be there on {day}."
+        if yes
+        else f"Thank you for the invitation to {event}. Sadly, I cannot come on {day}."
+    )
+    return (
+        ask(rng, Chat(CATEGORY, "reply"), lead, text)
+        .assistant(
+            f"Dear {sender}, {middle} {'See you soon' if yes else 'I hope to see you another time'}, {who}"
+        )
+        .done()
+    )
 
 
-def _pattern(rng: Rng):  # type: ignore[no-untyped-def]
+def _pattern(rng: Rng) -> Callable[[], tuple[str, Any]]:
     """A rule from input to output, for few-shot prompts."""
     capitals = {country(rng): city(rng) for _ in range(6)}
     pairs = {noun(rng): invented(rng) for _ in range(6)}
@@ -302,7 +463,17 @@ def few_shot(rng: Rng) -> Document:
     rule = _pattern(rng)
     shots = [rule() for _ in range(rng.int(4, 8))]
     if rng.chance(0.75):
-        left, joint, gap = rng.choice((("", " -> ", "\n"), ("", ": ", "\n"), ("Input: ", "\nOutput: ", "\n\n"), ("Q: ", "\nA: ", "\n\n"), ("", " => ", "\n"), ("", " = ", "\n"), ("", ", ", "\n")))
+        left, joint, gap = rng.choice(
+            (
+                ("", " -> ", "\n"),
+                ("", ": ", "\n"),
+                ("Input: ", "\nOutput: ", "\n\n"),
+                ("Q: ", "\nA: ", "\n\n"),
+                ("", " => ", "\n"),
+                ("", " = ", "\n"),
+                ("", ", ", "\n"),
+            )
+        )
     else:
         a, b = capital(noun(rng)), capital(noun(rng))
         left, joint, gap = f"{a}: ", f"\n{b}: ", "\n\n"
@@ -310,14 +481,26 @@ def few_shot(rng: Rng) -> Document:
     for i, (x, y) in enumerate(shots):
         segments += [(f"{left}{x}{joint}", False), (f"{y}{gap[:1]}", i >= 2), (gap[1:], False)]
     if rng.chance(0.25):
-        body = gap.join(f"{left}{x}{joint}{y}" for x, y in shots[:-1]) + f"{gap}{left}{shots[-1][0]}{joint}".rstrip()
+        body = (
+            gap.join(f"{left}{x}{joint}{y}" for x, y in shots[:-1])
+            + f"{gap}{left}{shots[-1][0]}{joint}".rstrip()
+        )
         return Chat(CATEGORY, "pattern_chat").user(body).assistant(shots[-1][1]).done()
     return Document(CATEGORY, "pattern", tuple(s for s in segments if s[0]))
 
 
 def facts_few_shot(rng: Rng) -> Document:
     """`City: X\\nCountry: Y` blocks: the last one is answered from a block seen before."""
-    a, b = rng.choice((("City", "Country"), ("Name", "City"), ("Person", "Job"), ("Country", "Capital"), ("Company", "City"), ("Product", "Price")))
+    a, b = rng.choice(
+        (
+            ("City", "Country"),
+            ("Name", "City"),
+            ("Person", "Job"),
+            ("Country", "Capital"),
+            ("Company", "City"),
+            ("Product", "Price"),
+        )
+    )
     makers = {"City": city, "Country": country, "Name": person, "Person": person, "Job": lambda r: r.choice(words.JOBS), "Capital": city, "Company": company,
               "Product": lambda r: r.choice(words.PRODUCTS), "Price": lambda r: KINDS["money"].sample(r).text}  # fmt: skip
     rows = [(makers[a](rng), makers[b](rng)) for _ in range(rng.int(2, 6))]
@@ -339,13 +522,22 @@ def talk(rng: Rng) -> Document:
     asked, answer = rng.choice(_TALK)
     chat = Chat(CATEGORY, "talk")
     if rng.chance(0.3):
-        chat.system(rng.choice(("You are a helpful assistant.", "Be brief.", "You are a friendly assistant.")))
+        chat.system(
+            rng.choice(("You are a helpful assistant.", "Be brief.", "You are a friendly assistant."))
+        )
     return chat.user(rng.choice(asked)).assistant(answer).done()
 
 
 def remembered(rng: Rng) -> Document:
     """The user says something about themselves and asks for it later."""
-    facts = [("name", first_name(rng)), ("favorite color", rng.choice(words.COLORS)), ("city", city(rng)), ("job", rng.choice(words.JOBS)), ("lucky number", str(rng.int(1, 99))), ("pet", rng.choice(words.ANIMALS))]
+    facts = [
+        ("name", first_name(rng)),
+        ("favorite color", rng.choice(words.COLORS)),
+        ("city", city(rng)),
+        ("job", rng.choice(words.JOBS)),
+        ("lucky number", str(rng.int(1, 99))),
+        ("pet", rng.choice(words.ANIMALS)),
+    ]
     chosen = rng.sample(facts, rng.int(1, 3))
     chat = Chat(CATEGORY, "memory")
     for key, value in chosen:
@@ -364,13 +556,29 @@ def plain_text(rng: Rng) -> Document:
 def write_letter(rng: Rng) -> Document:
     """Compose a short letter out of given facts."""
     who, sender, thing, day = first_name(rng), first_name(rng), phrase(rng), rng.choice(words.WEEKDAYS)
-    lead = rng.choice((f"Write a short letter to {who} about the {thing}. We meet on {day}. Sign as {sender}.", f"Write a note: to {who}, topic: {thing}, day: {day}, from {sender}."))
-    return Chat(CATEGORY, "letter").user(lead).assistant(f"Dear {who},\n\nI am writing about the {thing}. Let us meet on {day} to talk about it.\n\nBest regards,\n{sender}").done()
+    lead = rng.choice(
+        (
+            f"Write a short letter to {who} about the {thing}. We meet on {day}. Sign as {sender}.",
+            f"Write a note: to {who}, topic: {thing}, day: {day}, from {sender}.",
+        )
+    )
+    return (
+        Chat(CATEGORY, "letter")
+        .user(lead)
+        .assistant(
+            f"Dear {who},\n\nI am writing about the {thing}. Let us meet on {day} to talk about it.\n\nBest regards,\n{sender}"
+        )
+        .done()
+    )
 
 
 def translate_json(rng: Rng) -> Document:
     """A JSON object described in a sentence, or a sentence turned to JSON lines."""
-    facts = [f for f in record_facts(rng, rng.choice(DOMAINS), rng.int(1, 5)) if isinstance(f.value.json, str | int | float)]
+    facts = [
+        f
+        for f in record_facts(rng, rng.choice(DOMAINS), rng.int(1, 5))
+        if isinstance(f.value.json, str | int | float)
+    ]
     from .core import compact
 
     obj = {f.key: f.value.json for f in facts}
@@ -380,6 +588,15 @@ def translate_json(rng: Rng) -> Document:
         key = rng.choice(list(obj))
         value = obj[key]
         answer = value if isinstance(value, str) else compact(value)
-        return Chat(CATEGORY, "json_get").user(f"{compact(obj)}\n\nWhat is {key}? Answer with the value only.").assistant(answer).done()
-    lines = "\n".join(f"{capital(k.replace('_', ' '))}: {v if isinstance(v, str) else compact(v)}" for k, v in obj.items())
-    return Chat(CATEGORY, "json_lines").user(f"Write the JSON as lines:\n{compact(obj)}").assistant(lines).done()
+        return (
+            Chat(CATEGORY, "json_get")
+            .user(f"{compact(obj)}\n\nWhat is {key}? Answer with the value only.")
+            .assistant(answer)
+            .done()
+        )
+    lines = "\n".join(
+        f"{capital(k.replace('_', ' '))}: {v if isinstance(v, str) else compact(v)}" for k, v in obj.items()
+    )
+    return (
+        Chat(CATEGORY, "json_lines").user(f"Write the JSON as lines:\n{compact(obj)}").assistant(lines).done()
+    )

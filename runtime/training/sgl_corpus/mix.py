@@ -34,7 +34,13 @@ def _loosen(rng: Rng, document: Document) -> Document:
     """In half of the cases where a prompt ends with `: `, the space belongs to the answer instead."""
     out: list[tuple[str, bool]] = []
     for text, learn in document.segments:
-        if learn and out and not out[-1][1] and out[-1][0].endswith((": ", "-> ", "=> ", "= ")) and rng.chance(0.5):
+        if (
+            learn
+            and out
+            and not out[-1][1]
+            and out[-1][0].endswith((": ", "-> ", "=> ", "= "))
+            and rng.chance(0.5)
+        ):
             out[-1] = (out[-1][0][:-1], False)
             text = " " + text
         out.append((text, learn))

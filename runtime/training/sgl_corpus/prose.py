@@ -103,7 +103,15 @@ def filler(rng: Rng, low: int, high: int) -> list[str]:
 
 def babble(rng: Rng, count: int) -> str:
     """Words in no order: practice in copying anything."""
-    makers = (noun, lambda r: r.choice(words.EXTRA), adjective, verb, lambda r: r.choice(words.EXTRA), lambda r: invented(r, 1, 4), lambda r: r.choice(words.PREPOSITIONS))
+    makers = (
+        noun,
+        lambda r: r.choice(words.EXTRA),
+        adjective,
+        verb,
+        lambda r: r.choice(words.EXTRA),
+        lambda r: invented(r, 1, 4),
+        lambda r: r.choice(words.PREPOSITIONS),
+    )
     return " ".join(rng.choice(makers)(rng) for _ in range(count))
 
 

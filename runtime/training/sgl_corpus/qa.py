@@ -52,7 +52,9 @@ def _passage(rng: Rng, long: bool) -> tuple[str, list[Fact], list[Fact]]:
     return layout.write(rng, domain, facts, long), facts, missing
 
 
-def _ask_turns(rng: Rng, kind: str, text: str, facts: list[Fact], missing: list[Fact], turns: int) -> Document:
+def _ask_turns(
+    rng: Rng, kind: str, text: str, facts: list[Fact], missing: list[Fact], turns: int
+) -> Document:
     chat = Chat("qa", kind)
     if rng.chance(0.5):
         chat.system(rng.say(_LEAD))
@@ -61,7 +63,9 @@ def _ask_turns(rng: Rng, kind: str, text: str, facts: list[Fact], missing: list[
         gone = _askable(missing) if missing else []
         if gone and rng.chance(0.14):
             question, answer = rng.choice(rng.choice(gone).questions), NOT_STATED
-        chat.user(_pose(rng, text, question) if i == 0 else question if rng.chance(0.8) else f"Question: {question}").assistant(answer)
+        chat.user(
+            _pose(rng, text, question) if i == 0 else question if rng.chance(0.8) else f"Question: {question}"
+        ).assistant(answer)
     return chat.done()
 
 
@@ -126,7 +130,9 @@ def many_people(rng: Rng, long: bool = False) -> Document:
     if not told:
         return passage(rng)
     body = [t[0] for t in told]
-    body = rng.shuffled(body + filler(rng, 20, 60) if long else body + (filler(rng, 0, 4) if rng.chance(0.5) else []))
+    body = rng.shuffled(
+        body + filler(rng, 20, 60) if long else body + (filler(rng, 0, 4) if rng.chance(0.5) else [])
+    )
     text = paragraphs(rng, body)
     chat = Chat("qa", "people_long" if long else "people")
     if rng.chance(0.4):
@@ -155,14 +161,38 @@ def counting(rng: Rng) -> Document:
     """How many of something a text lists."""
     items = [noun(rng) for _ in range(rng.int(2, 8))]
     label = rng.choice(("items", "words", "things", "entries"))
-    body = rng.choice((", ".join(items), "\n".join(f"- {i}" for i in items), "\n".join(f"{n}. {i}" for n, i in enumerate(items, 1))))
+    body = rng.choice(
+        (
+            ", ".join(items),
+            "\n".join(f"- {i}" for i in items),
+            "\n".join(f"{n}. {i}" for n, i in enumerate(items, 1)),
+        )
+    )
     if rng.chance(0.5):
-        return ask(rng, Chat("qa", "count"), f"How many {label} are in the list? Answer with the number only.", body).assistant(str(len(items))).done()
+        return (
+            ask(
+                rng,
+                Chat("qa", "count"),
+                f"How many {label} are in the list? Answer with the number only.",
+                body,
+            )
+            .assistant(str(len(items)))
+            .done()
+        )
     place = rng.below(len(items))
     name = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")[place]
     if place == len(items) - 1 and rng.chance(0.5):
         name = "last"
-    return ask(rng, Chat("qa", "position"), f"What is the {name} {label[:-1] if label != 'entries' else 'entry'}?", body).assistant(items[place]).done()
+    return (
+        ask(
+            rng,
+            Chat("qa", "position"),
+            f"What is the {name} {label[:-1] if label != 'entries' else 'entry'}?",
+            body,
+        )
+        .assistant(items[place])
+        .done()
+    )
 
 
 def yes_span(rng: Rng) -> Document:
@@ -180,7 +210,9 @@ def named(rng: Rng) -> Document:
     facts = made_up_record(rng, rng.int(3, 10))
     text = layout.form(rng, rng.shuffled(facts))
     fact = rng.choice(_askable(facts))
-    question = rng.choice((f"{capital(fact.label)}?", f"Which value has {fact.label}?", f"What stands at {fact.label}?"))
+    question = rng.choice(
+        (f"{capital(fact.label)}?", f"Which value has {fact.label}?", f"What stands at {fact.label}?")
+    )
     answer = _answer(fact)
     if fact.flag:
         return passage(rng)

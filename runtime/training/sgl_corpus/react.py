@@ -9,10 +9,43 @@ from .prose import sentence
 from .values import KINDS, city, company, invented, noun, person, title
 
 _TO_PERSON = {
-    "place": ("mayor", "founder", "oldest citizen", "architect", "doctor", "teacher", "priest", "sheriff", "baker"),
-    "company": ("founder", "owner", "director", "president", "chief engineer", "accountant", "lawyer", "chairman"),
+    "place": (
+        "mayor",
+        "founder",
+        "oldest citizen",
+        "architect",
+        "doctor",
+        "teacher",
+        "priest",
+        "sheriff",
+        "baker",
+    ),
+    "company": (
+        "founder",
+        "owner",
+        "director",
+        "president",
+        "chief engineer",
+        "accountant",
+        "lawyer",
+        "chairman",
+    ),
     "work": ("author", "editor", "translator", "hero", "illustrator", "publisher", "composer", "singer"),
-    "person": ("wife", "husband", "brother", "sister", "mother", "father", "teacher", "doctor", "best friend", "boss", "neighbor", "son", "daughter"),
+    "person": (
+        "wife",
+        "husband",
+        "brother",
+        "sister",
+        "mother",
+        "father",
+        "teacher",
+        "doctor",
+        "best friend",
+        "boss",
+        "neighbor",
+        "son",
+        "daughter",
+    ),
 }
 _VALUES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "person": (
@@ -38,17 +71,30 @@ _VALUES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "company": (
         ("revenue", "money", ("What is the revenue of {x}?", "How much money does {x} make?")),
         ("headquarters", "city", ("Where is {x} based?", "Where are the headquarters of {x}?")),
-        ("number of employees", "count", ("How many people work for {x}?", "What is the number of employees of {x}?")),
+        (
+            "number of employees",
+            "count",
+            ("How many people work for {x}?", "What is the number of employees of {x}?"),
+        ),
         ("main product", "product", ("What does {x} make?", "What is the main product of {x}?")),
     ),
     "work": (
-        ("number of pages", "count", ("How many pages does {x} have?", "What is the number of pages of {x}?")),
+        (
+            "number of pages",
+            "count",
+            ("How many pages does {x} have?", "What is the number of pages of {x}?"),
+        ),
         ("publication year", "year", ("When was {x} published?", "What is the publication year of {x}?")),
         ("price", "money", ("How much does {x} cost?", "What is the price of {x}?")),
         ("genre", "phrase", ("What is the genre of {x}?",)),
     ),
 }
-_NUMERIC = {"place": ("population", "area"), "company": ("number of employees",), "work": ("number of pages",), "person": ("age", "height")}
+_NUMERIC = {
+    "place": ("population", "area"),
+    "company": ("number of employees",),
+    "work": ("number of pages",),
+    "person": ("age", "height"),
+}
 _SAMPLERS = {"person": person, "place": city, "company": company, "work": title}
 
 
@@ -91,7 +137,12 @@ def _need(relation: str, entity: str, first: bool) -> str:
 
 
 def _lookup(rng: Rng, relation: str, entity: str, value: str, first: bool) -> Step:
-    return Step(_need(relation, entity, first), "search", f"{relation} of {entity}", _observe(rng, relation, entity, value))
+    return Step(
+        _need(relation, entity, first),
+        "search",
+        f"{relation} of {entity}",
+        _observe(rng, relation, entity, value),
+    )
 
 
 _KNOW = "I know the answer."
@@ -128,7 +179,12 @@ def _made_up_chain(rng: Rng) -> Plan:
         value = KINDS[rng.choice(("person", "city", "invented", "company", "count", "code"))].sample(rng).text
         steps.append(_lookup(rng, relation, current, value, not steps))
         described, current = f"the {relation} of {described}", value
-    return Plan(rng.choice((f"What is {described}?", f"Find {described}.", f"Tell me {described}.")), tuple(steps), _KNOW, current)
+    return Plan(
+        rng.choice((f"What is {described}?", f"Find {described}.", f"Tell me {described}.")),
+        tuple(steps),
+        _KNOW,
+        current,
+    )
 
 
 def _number(rng: Rng) -> int:
@@ -152,7 +208,11 @@ def _combined(rng: Rng) -> Plan:
     if sign == "-" and x < y:
         x, y = y, x
     result = str(x + y if sign == "+" else x - y if sign == "-" else x * y)
-    steps = (_lookup(rng, relation, a, str(x), True), _lookup(rng, relation, b, str(y), False), Step(thought, "calculator", f"{x} {sign} {y}", result))
+    steps = (
+        _lookup(rng, relation, a, str(x), True),
+        _lookup(rng, relation, b, str(y), False),
+        Step(thought, "calculator", f"{x} {sign} {y}", result),
+    )
     question = rng.choice(questions).replace("{r}", relation).replace("{a}", a).replace("{b}", b)
     return Plan(question, steps, _KNOW, result)
 
@@ -177,7 +237,14 @@ def _sum_only(rng: Rng) -> Plan:
     if rng.chance(0.5):
         expression += f" {rng.choice('+-*')} {rng.int(1, 99)}"
     result = str(rng.int(1, 99_999))
-    question = rng.choice((f"What is {expression}?", f"Calculate {expression}.", f"How much is {expression}?", f"Work out {expression}."))
+    question = rng.choice(
+        (
+            f"What is {expression}?",
+            f"Calculate {expression}.",
+            f"How much is {expression}?",
+            f"Work out {expression}.",
+        )
+    )
     return Plan(question, (Step("I have to calculate.", "calculator", expression, result),), _KNOW, result)
 
 
@@ -189,9 +256,18 @@ def _weather(rng: Rng) -> Plan:
         entity = _SAMPLERS[work](rng)
         relation = "home town" if work == "person" else "headquarters"
         question = f"What is the weather in the {relation} of {entity}?"
-        steps = (_lookup(rng, relation, entity, place, True), Step(f"Now I need the weather in {place}.", "weather", place, said))
+        steps = (
+            _lookup(rng, relation, entity, place, True),
+            Step(f"Now I need the weather in {place}.", "weather", place, said),
+        )
         return Plan(question, steps, _KNOW, said)
-    question = rng.choice((f"What is the weather in {place}?", f"How is the weather in {place} today?", f"Tell me the weather in {place}."))
+    question = rng.choice(
+        (
+            f"What is the weather in {place}?",
+            f"How is the weather in {place} today?",
+            f"Tell me the weather in {place}.",
+        )
+    )
     return Plan(question, (Step(f"I need the weather in {place}.", "weather", place, said),), _KNOW, said)
 
 
@@ -199,11 +275,26 @@ def _unknown(rng: Rng) -> Plan:
     plan = _chain(rng)
     step = plan.steps[-1]
     gone = rng.choice(("No result.", "Nothing found.", "not found", "No entry."))
-    return Plan(plan.question, (*plan.steps[:-1], Step(step.thought, step.role, step.query, gone)), "I could not find it.", "unknown")
+    return Plan(
+        plan.question,
+        (*plan.steps[:-1], Step(step.thought, step.role, step.query, gone)),
+        "I could not find it.",
+        "unknown",
+    )
 
 
 def make_plan(rng: Rng) -> Plan:
-    maker = rng.weighted(((5, _chain), (2.5, _made_up_chain), (2.5, _combined), (1.5, _scaled), (1, _sum_only), (1, _weather), (0.5, _unknown)))
+    maker = rng.weighted(
+        (
+            (5, _chain),
+            (2.5, _made_up_chain),
+            (2.5, _combined),
+            (1.5, _scaled),
+            (1, _sum_only),
+            (1, _weather),
+            (0.5, _unknown),
+        )
+    )
     return maker(rng)
 
 
@@ -244,7 +335,7 @@ def make_kit(rng: Rng, needed: set[str]) -> Kit:
         name = rng.choice(options) if rng.chance(0.85) else f"{invented(rng, 1, 2)}"
         names[role] = name
         arguments[role] = argument if rng.chance(0.8) else rng.choice(("input", "q", "text"))
-        shown = f"{name}[{arguments[role]}]" if style == "bracket" else f'{name}({arguments[role]})'
+        shown = f"{name}[{arguments[role]}]" if style == "bracket" else f"{name}({arguments[role]})"
         lines.append(f"{shown}: {rng.choice(about)}")
     return Kit(names, arguments, tuple(lines), style)
 
@@ -357,7 +448,12 @@ def by_turns(rng: Rng) -> Document:
     """Observations come as turns of the user; an action ends the assistant's turn (the prompt says so)."""
     plan = make_plan(rng)
     kit = make_kit(rng, {s.role for s in plan.steps})
-    segments: list[tuple[str, bool]] = [(f"{BOS}{USER}{_prompt(rng, kit)} {rng.say(_WAIT)}\n\nQuestion: {plan.question}{END}{ASSISTANT}", False)]
+    segments: list[tuple[str, bool]] = [
+        (
+            f"{BOS}{USER}{_prompt(rng, kit)} {rng.say(_WAIT)}\n\nQuestion: {plan.question}{END}{ASSISTANT}",
+            False,
+        )
+    ]
     stop = rng.below(len(plan.steps) + 1) if rng.chance(0.5) else len(plan.steps)
     for i, step in enumerate(plan.steps):
         segments.append((f"Thought: {step.thought}\n{kit.action(step)}{END}", True))

@@ -57,7 +57,13 @@ def restyle(rng: Rng, props: list[Prop]) -> list[Prop]:
     roll = rng.below(20)
     if roll < 14:
         return props
-    style = camel if roll < 18 else (lambda k: capital(k.replace("_", " "))) if roll == 18 else (lambda k: k.replace("_", " "))
+    style = (
+        camel
+        if roll < 18
+        else (lambda k: capital(k.replace("_", " ")))
+        if roll == 18
+        else (lambda k: k.replace("_", " "))
+    )
 
     def walk(items: tuple[Prop, ...]) -> tuple[Prop, ...]:
         out = []
@@ -120,7 +126,14 @@ class _Pydantic:
 
 def describe(rng: Rng, prop: Prop) -> str:
     label = prop.key.replace("_", " ")
-    return rng.choice((f"The {label}", f"{capital(label)} as stated in the text", f"{capital(label)} of the record", f"{label} ({prop.hint or 'see the text'})"))
+    return rng.choice(
+        (
+            f"The {label}",
+            f"{capital(label)} as stated in the text",
+            f"{capital(label)} of the record",
+            f"{label} ({prop.hint or 'see the text'})",
+        )
+    )
 
 
 def pydantic_schema(rng: Rng, title: str, props: list[Prop]) -> dict[str, Json]:
@@ -147,7 +160,10 @@ def plain_node(rng: Rng, prop: Prop, describe_it: bool) -> dict[str, Json]:
 
 def plain_object(rng: Rng, props: tuple[Prop, ...] | list[Prop], describe_it: bool) -> dict[str, Json]:
     """A hand-written JSON Schema: everything inline."""
-    node: dict[str, Json] = {"type": "object", "properties": {p.key: plain_node(rng, p, describe_it) for p in props}}
+    node: dict[str, Json] = {
+        "type": "object",
+        "properties": {p.key: plain_node(rng, p, describe_it) for p in props},
+    }
     required = [p.key for p in props if p.required]
     if required and (len(required) < len(props) or rng.chance(0.8)):
         node["required"] = required
@@ -158,7 +174,9 @@ def plain_object(rng: Rng, props: tuple[Prop, ...] | list[Prop], describe_it: bo
 
 def json_schema(rng: Rng, title: str, props: list[Prop]) -> str:
     """A JSON Schema as text (mostly compact)."""
-    schema = pydantic_schema(rng, title, props) if rng.chance(0.6) else plain_object(rng, props, rng.chance(0.2))
+    schema = (
+        pydantic_schema(rng, title, props) if rng.chance(0.6) else plain_object(rng, props, rng.chance(0.2))
+    )
     return compact(schema) if rng.chance(0.75) else spaced(schema)
 
 

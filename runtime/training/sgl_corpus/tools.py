@@ -31,7 +31,7 @@ class Param:
             return {"type": "array", "items": dict(KINDS[self.kind[5:]].schema)}
         if self.kind == "expression":
             return {"type": "string"}
-        return {k: v for k, v in KINDS[self.kind].schema.items()}
+        return dict(KINDS[self.kind].schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +120,49 @@ def made_up_tool(rng: Rng) -> Tool:
     """A tool of a verb, a noun and a few parameters of any kind."""
     v, n = verb(rng), noun(rng) if rng.chance(0.7) else invented(rng, 1, 3)
     style = rng.below(10)
-    name = f"{v}_{n}" if style < 6 else f"{v}{capital(n)}" if style < 8 else f"{n}.{v}" if style == 8 else f"{n}_{v}"
+    name = (
+        f"{v}_{n}"
+        if style < 6
+        else f"{v}{capital(n)}"
+        if style < 8
+        else f"{n}.{v}"
+        if style == 8
+        else f"{n}_{v}"
+    )
     params: dict[str, Param] = {}
     for _ in range(rng.weighted(((1, 0), (4, 1), (5, 2), (3, 3), (1, 4)))):
         label = made_up_label(rng) if rng.chance(0.6) else rng.choice((*words.LABEL_HEADS, noun(rng)))
         kind = f"enum:{','.join(literal_enum(rng).options)}" if rng.chance(0.15) else any_kind(rng).name
-        params[label] = Param(label, kind, rng.choice((f"The {label.replace('_', ' ')}", capital(label.replace("_", " ")))), rng.chance(0.75))
-    description = rng.choice((f"{capital(v)} the {n}", f"{capital(v)} a {n}", f"Use this to {v} the {n}", f"{capital(v)}s {n}s"))
-    return Tool(name, description, tuple(params.values()), _MADE_REQUEST, (rng.choice(("result", "status", "id", "value", made_up_label(rng))), any_kind(rng).name), "")
+        params[label] = Param(
+            label,
+            kind,
+            rng.choice((f"The {label.replace('_', ' ')}", capital(label.replace("_", " ")))),
+            rng.chance(0.75),
+        )
+    description = rng.choice(
+        (f"{capital(v)} the {n}", f"{capital(v)} a {n}", f"Use this to {v} the {n}", f"{capital(v)}s {n}s")
+    )
+    return Tool(
+        name,
+        description,
+        tuple(params.values()),
+        _MADE_REQUEST,
+        (rng.choice(("result", "status", "id", "value", made_up_label(rng))), any_kind(rng).name),
+        "",
+    )
 
 
 def _made_up_request(rng: Rng, tool: Tool, chosen: list[tuple[Param, Value]]) -> str:
     joint = rng.choice((", ", " and ", ", ", "; "))
     mark = rng.choice((" ", " = ", ": ", " "))
-    args = joint.join(f"{p.name.replace('_', ' ')}{mark}{v.text}" for p, v in rng.shuffled(chosen)) or "the usual settings"
+    args = (
+        joint.join(f"{p.name.replace('_', ' ')}{mark}{v.text}" for p, v in rng.shuffled(chosen))
+        or "the usual settings"
+    )
     v, n = _verb_noun(tool)
-    return rng.say(_MADE_REQUEST, {"verb": v, "Verb": capital(v), "noun": n, "args": args, "Args": capital(args)})
+    return rng.say(
+        _MADE_REQUEST, {"verb": v, "Verb": capital(v), "noun": n, "args": args, "Args": capital(args)}
+    )
 
 
 def _verb_noun(tool: Tool) -> tuple[str, str]:
@@ -160,7 +187,12 @@ def make_use(rng: Rng, tool: Tool) -> Use:
     values = {p.name: v.json for p, v in chosen}
     texts = {p.name: v.text for p, v in chosen}
     arguments = {p.name: values[p.name] for p in tool.params if p.name in values}
-    return Use(tool, capital(request) if not any(request.startswith(v.text) for _, v in chosen) else request, arguments, texts)
+    return Use(
+        tool,
+        capital(request) if not any(request.startswith(v.text) for _, v in chosen) else request,
+        arguments,
+        texts,
+    )
 
 
 def tool_json(rng: Rng, tool: Tool, describe: bool) -> dict[str, Json]:
@@ -249,7 +281,9 @@ def _result(rng: Rng, use: Use) -> tuple[Json, Value]:
     if roll < 3:
         first = next(iter(use.arguments.items()), None)
         if first and first[0] != key:
-            node = {first[0]: first[1], key: value.json} if roll < 2 else {key: value.json, first[0]: first[1]}
+            node = (
+                {first[0]: first[1], key: value.json} if roll < 2 else {key: value.json, first[0]: first[1]}
+            )
     elif roll < 5:
         node = {"status": "ok", **node} if key != "status" else node
     return node, value
@@ -278,7 +312,9 @@ def with_result(rng: Rng) -> Document:
         use = make_use(rng, rng.choice(tools))
         node, value = _result(rng, use)
         chat.user(_dress(rng, use.request)).assistant(call_text(use))
-        chat.tool(compact(node) if rng.chance(0.75) else spaced(node) if rng.chance(0.6) else _shown(value.json))
+        chat.tool(
+            compact(node) if rng.chance(0.75) else spaced(node) if rng.chance(0.6) else _shown(value.json)
+        )
         chat.assistant(final_answer(use, value))
     return chat.done()
 
@@ -287,11 +323,13 @@ def follow_up(rng: Rng) -> Document:
     """A second call after the first is answered: the evaluation asks for the last call."""
     tools = tool_set(rng, rng.int(2, 5))
     chat = start(rng, "follow_up", tools)
-    for i in range(rng.int(2, 3)):
-        if i:
-            chat.tool(compact(node)).assistant(final_answer(use, value))
+    report: tuple[str, str] | None = None
+    for _ in range(rng.int(2, 3)):
+        if report is not None:
+            chat.tool(report[0]).assistant(report[1])
         use = make_use(rng, rng.choice(tools))
         node, value = _result(rng, use)
+        report = compact(node), final_answer(use, value)
         chat.user(use.request).assistant(call_text(use))
     return chat.done()
 
@@ -310,7 +348,11 @@ def parallel(rng: Rng) -> Document:
     request = uses[0].request
     for use in uses[1:]:
         request += rng.choice(_AND) + use.request
-    chat = start(rng, "parallel", tools).user(_dress(rng, request)).assistant("".join(call_text(u) for u in uses))
+    chat = (
+        start(rng, "parallel", tools)
+        .user(_dress(rng, request))
+        .assistant("".join(call_text(u) for u in uses))
+    )
     return _all_results(rng, chat, uses) if rng.chance(0.3) else chat.done()
 
 
@@ -344,16 +386,26 @@ def _same_tool(rng: Rng, tools: list[Tool]) -> Document:
     request = template.replace("{list}", ", ".join(texts[:-1]) + joint + texts[-1])
     uses = [Use(tool, request, {key: v.json}, {key: v.text}) for v in values]
     tools = rng.shuffled([tool, *(t for t in tools if t.name != tool.name)])
-    chat = start(rng, "parallel", tools).user(_dress(rng, request)).assistant("".join(call_text(u) for u in uses))
+    chat = (
+        start(rng, "parallel", tools)
+        .user(_dress(rng, request))
+        .assistant("".join(call_text(u) for u in uses))
+    )
     return _all_results(rng, chat, uses) if rng.chance(0.3) else chat.done()
 
 
 NO_TOOL = "I have no tool for that."
 _CHAT = (
-    (("Hello!", "Hi.", "Hi there!", "Good morning.", "Hey!", "Hello, how are you?"), "Hello! How can I help you?"),
+    (
+        ("Hello!", "Hi.", "Hi there!", "Good morning.", "Hey!", "Hello, how are you?"),
+        "Hello! How can I help you?",
+    ),
     (("Thank you!", "Thanks.", "Thanks a lot!", "Great, thank you.", "Perfect, thanks!"), "You are welcome."),
     (("Bye!", "Goodbye.", "See you later.", "That is all, bye."), "Goodbye!"),
-    (("What can you do?", "How can you help me?", "Who are you?", "What are you?"), "I am a small assistant. I can read texts and use tools."),
+    (
+        ("What can you do?", "How can you help me?", "Who are you?", "What are you?"),
+        "I am a small assistant. I can read texts and use tools.",
+    ),
 )
 
 
@@ -401,7 +453,9 @@ def plain_json(rng: Rng) -> Document:
     if roll == 0:
         chat.system(f"Tools:\n{lines}\n{rule}").user(use.request)
     elif roll == 1:
-        chat.user(f"Tools:\n{lines}\n\n{rule}\n\n{rng.choice(('Request', 'User', 'Question'))}: {use.request}")
+        chat.user(
+            f"Tools:\n{lines}\n\n{rule}\n\n{rng.choice(('Request', 'User', 'Question'))}: {use.request}"
+        )
     else:
         chat.system(rule).user(f"{lines}\n\n{use.request}")
     return chat.assistant(compact(use.call)).done()
@@ -411,6 +465,21 @@ def choose_name(rng: Rng) -> Document:
     """Only the name of the tool is asked for."""
     tools = tool_set(rng, rng.int(2, 6))
     use = make_use(rng, rng.choice(tools))
-    menu = "\n".join(f"{t.name}: {t.description}" for t in tools) if rng.chance(0.6) else ", ".join(t.name for t in tools)
-    ask = rng.choice(("Which tool fits? Answer with its name.", "Name the right tool.", "Choose a tool. Answer with the name only."))
-    return Chat("tools", "name").user(f"Tools:\n{menu}\n\n{ask}\n\nRequest: {use.request}").assistant(use.tool.name).done()
+    menu = (
+        "\n".join(f"{t.name}: {t.description}" for t in tools)
+        if rng.chance(0.6)
+        else ", ".join(t.name for t in tools)
+    )
+    ask = rng.choice(
+        (
+            "Which tool fits? Answer with its name.",
+            "Name the right tool.",
+            "Choose a tool. Answer with the name only.",
+        )
+    )
+    return (
+        Chat("tools", "name")
+        .user(f"Tools:\n{menu}\n\n{ask}\n\nRequest: {use.request}")
+        .assistant(use.tool.name)
+        .done()
+    )

@@ -80,20 +80,28 @@ def last_name(rng: Rng) -> str:
 
 def person(rng: Rng) -> str:
     roll = rng.below(20)
-    middle = f" {rng.choice('ABCDEFGHJKLMNPRSTW')}." if roll == 0 else f" {first_name(rng)}" if roll == 1 else ""
+    middle = (
+        f" {rng.choice('ABCDEFGHJKLMNPRSTW')}." if roll == 0 else f" {first_name(rng)}" if roll == 1 else ""
+    )
     return f"{first_name(rng)}{middle} {last_name(rng)}"
 
 
 def city(rng: Rng) -> str:
     if rng.chance(0.45):
         return rng.pick(_CITIES)
-    tail = rng.choice(("", "", "", "ville", "burg", "ton", " Bay", " Falls", "stad", "ford", "field", "mouth"))
+    tail = rng.choice(
+        ("", "", "", "ville", "burg", "ton", " Bay", " Falls", "stad", "ford", "field", "mouth")
+    )
     head = rng.choice(("", "", "", "", "", "New ", "San ", "Port ", "Saint ", "Upper ", "North "))
     return head + capital(invented(rng, 1, 2)) + tail
 
 
 def country(rng: Rng) -> str:
-    return rng.pick(_COUNTRIES) if rng.chance(0.7) else capital(invented(rng, 2, 2)) + rng.choice(("ia", "land", "stan", "a"))
+    return (
+        rng.pick(_COUNTRIES)
+        if rng.chance(0.7)
+        else capital(invented(rng, 2, 2)) + rng.choice(("ia", "land", "stan", "a"))
+    )
 
 
 def company(rng: Rng) -> str:
@@ -119,8 +127,26 @@ def _ascii(text: str) -> str:
 
 def email(rng: Rng) -> str:
     first, last = _ascii(first_name(rng)) or "info", _ascii(last_name(rng)) or "desk"
-    user = rng.choice((f"{first}.{last}", f"{first}_{last}", first, f"{first[0]}{last}", f"{last}{rng.int(1, 99)}", f"{first}-{last}"))
-    host = rng.choice(("mail", "post", "example", _ascii(invented(rng)), _ascii(invented(rng)), f"{_ascii(invented(rng))}-{noun(rng)}"))
+    user = rng.choice(
+        (
+            f"{first}.{last}",
+            f"{first}_{last}",
+            first,
+            f"{first[0]}{last}",
+            f"{last}{rng.int(1, 99)}",
+            f"{first}-{last}",
+        )
+    )
+    host = rng.choice(
+        (
+            "mail",
+            "post",
+            "example",
+            _ascii(invented(rng)),
+            _ascii(invented(rng)),
+            f"{_ascii(invented(rng))}-{noun(rng)}",
+        )
+    )
     return f"{user}@{host}.{rng.choice(('com', 'org', 'net', 'io', 'co.uk', 'de', 'no', 'eu'))}"
 
 
@@ -220,7 +246,9 @@ def money_text(rng: Rng, value: float, currency: tuple[str, str, str]) -> str:
     if value >= 1000 and rng.chance(0.6):
         plain = grouped(value, 0 if "." not in plain else 2)
     sign, iso, name = currency
-    return rng.choice((f"{sign}{plain}", f"{plain} {iso}", f"{plain} {name}", f"{iso} {plain}", f"{sign}{plain}"))
+    return rng.choice(
+        (f"{sign}{plain}", f"{plain} {iso}", f"{plain} {name}", f"{iso} {plain}", f"{sign}{plain}")
+    )
 
 
 def _money(rng: Rng) -> Value:
@@ -274,7 +302,10 @@ def _decimal(rng: Rng) -> Value:
 
 def _rating(rng: Rng) -> Value:
     value = rng.int(1, 5)
-    return Value(value, rng.choice((f"{value}", f"{spell(value)}", f"{value} out of 5", f"{value}/5", f"{value} stars")))
+    return Value(
+        value,
+        rng.choice((f"{value}", f"{spell(value)}", f"{value} out of 5", f"{value}/5", f"{value} stars")),
+    )
 
 
 def ordinal(day: int) -> str:
@@ -295,7 +326,11 @@ def date_text(rng: Rng, year: int, month: int, day: int) -> str:
 
 
 def _date(rng: Rng) -> Value:
-    year, month, day = rng.int(1950, 2035) if rng.chance(0.2) else rng.int(2018, 2031), rng.int(1, 12), rng.int(1, 28)
+    year, month, day = (
+        rng.int(1950, 2035) if rng.chance(0.2) else rng.int(2018, 2031),
+        rng.int(1, 12),
+        rng.int(1, 28),
+    )
     return Value(f"{year}-{month:02d}-{day:02d}", date_text(rng, year, month, day))
 
 
@@ -308,8 +343,22 @@ def _time(rng: Rng) -> Value:
     if minute == 0 and rng.chance(0.7):
         if hour == 12 and rng.chance(0.5):
             return Value(iso, "noon")
-        return Value(iso, rng.choice((f"{twelve} {half}", f"{twelve}{half}", f"{twelve} o'clock {'in the morning' if hour < 12 else 'in the evening'}")))
-    return Value(iso, rng.choice((f"{twelve}:{minute:02d} {half}", f"{twelve}:{minute:02d}{half}", f"{twelve}.{minute:02d} {half}")))
+        return Value(
+            iso,
+            rng.choice(
+                (
+                    f"{twelve} {half}",
+                    f"{twelve}{half}",
+                    f"{twelve} o'clock {'in the morning' if hour < 12 else 'in the evening'}",
+                )
+            ),
+        )
+    return Value(
+        iso,
+        rng.choice(
+            (f"{twelve}:{minute:02d} {half}", f"{twelve}:{minute:02d}{half}", f"{twelve}.{minute:02d} {half}")
+        ),
+    )
 
 
 def phrase(rng: Rng) -> str:
@@ -404,7 +453,21 @@ KINDS: dict[str, Kind] = {
     )
 }  # fmt: skip
 
-TEXT_KINDS = ("text", "text", "phrase", "title", "person", "city", "company", "code", "product", "invented", "job", "venue", "color")
+TEXT_KINDS = (
+    "text",
+    "text",
+    "phrase",
+    "title",
+    "person",
+    "city",
+    "company",
+    "code",
+    "product",
+    "invented",
+    "job",
+    "venue",
+    "color",
+)
 NUMBER_KINDS = ("count", "small", "money", "percent", "kg", "decimal", "year", "measure")
 OTHER_KINDS = ("date", "time", "email", "phone", "url", "minutes")
 

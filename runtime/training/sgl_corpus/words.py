@@ -129,8 +129,10 @@ openly partly perhaps personally possibly probably promptly properly quickly qui
 regularly safely seldom seriously shortly simply slightly slowly sometimes soon still strongly suddenly surely together
 today tomorrow tonight twice typically usually very well yesterday
 """)
-PREPOSITIONS = _words("about above across after against along among around at before behind below beside between beyond by "
-                      "during for from in inside into near of off on over past since through to toward under until with")
+PREPOSITIONS = _words(
+    "about above across after against along among around at before behind below beside between beyond by "
+    "during for from in inside into near of off on over past since through to toward under until with"
+)
 EXTRA = _words("""
 abandon ability abroad absence absolute academic accent access accident accommodation accompany according accurate accuse achieve acid acquire
 active adapt adequate adjust administration adopt adult advance advantage adventure advertise affair affect afford afternoon agency aggressive agriculture
@@ -174,8 +176,12 @@ anything nothing because while until whose which what when where why how these t
 could should might shall cannot doesn't don't isn't wasn't can't won't I'm you're we'll they've it's that's let's Mr Mrs Dr Prof Inc etc vs okay hello hi dear
 please thanks regards sincerely yours best kind cheers sorry welcome congratulations attached enclosed asap fyi re fwd cc
 """)
-COLORS = _words("red blue green yellow black white gray brown orange purple pink silver gold navy teal beige maroon ivory")
-MATERIALS = _words("wooden steel glass leather cotton plastic ceramic bamboo copper woolen linen stone rubber paper velvet")
+COLORS = _words(
+    "red blue green yellow black white gray brown orange purple pink silver gold navy teal beige maroon ivory"
+)
+MATERIALS = _words(
+    "wooden steel glass leather cotton plastic ceramic bamboo copper woolen linen stone rubber paper velvet"
+)
 PRODUCTS = _phrases("""
 desk lamp, office chair, coffee maker, backpack, water bottle, wall clock, bookshelf, garden hose, tea kettle, rain jacket,
 hiking boots, phone case, notebook, fountain pen, table cloth, bed sheet, pillow, blanket, cutting board, frying pan, knife
@@ -204,15 +210,27 @@ sculptor, novelist, poet, farmer, gardener, baker, butcher, pilot, sailor, firef
 sales manager, product manager, data analyst, software developer, project manager, office assistant, receptionist, driver,
 mechanic, technician, consultant, researcher, professor, veterinarian, psychologist, surgeon, paramedic, tailor, florist
 """)
-DEPARTMENTS = _phrases("sales, marketing, finance, legal, engineering, support, logistics, research, human resources, design, "
-                       "operations, security, purchasing, quality, training, public relations, maintenance, planning")
-HOBBIES = _phrases("chess, hiking, swimming, painting, pottery, photography, gardening, cooking, knitting, running, cycling, "
-                   "fishing, sailing, dancing, singing, reading, skiing, climbing, bird watching, woodworking, yoga, tennis")
-ANIMALS = _words("dog cat horse cow sheep goat duck goose rabbit hamster parrot turtle fox wolf bear deer owl eagle otter seal")
-COMPANY_TAILS = _phrases("Ltd, Inc., GmbH, & Sons, Group, Partners, Systems, Foods, Logistics, Labs, Works, Studio, Books, "
-                         "Energy, Textiles, Motors, Travel, Media, Consulting, Supplies, Industries, Bakery, Bank, Clinic")
-STREET_TAILS = _phrases("Street, Avenue, Road, Lane, Square, Drive, Court, Way, Place, Terrace, Boulevard, Hill, Gardens")
-VENUES = _phrases("Room, Hall, Center, Library, Museum, Theater, Cafe, Hotel, Park, Stadium, Gallery, Restaurant, Club, Inn")
+DEPARTMENTS = _phrases(
+    "sales, marketing, finance, legal, engineering, support, logistics, research, human resources, design, "
+    "operations, security, purchasing, quality, training, public relations, maintenance, planning"
+)
+HOBBIES = _phrases(
+    "chess, hiking, swimming, painting, pottery, photography, gardening, cooking, knitting, running, cycling, "
+    "fishing, sailing, dancing, singing, reading, skiing, climbing, bird watching, woodworking, yoga, tennis"
+)
+ANIMALS = _words(
+    "dog cat horse cow sheep goat duck goose rabbit hamster parrot turtle fox wolf bear deer owl eagle otter seal"
+)
+COMPANY_TAILS = _phrases(
+    "Ltd, Inc., GmbH, & Sons, Group, Partners, Systems, Foods, Logistics, Labs, Works, Studio, Books, "
+    "Energy, Textiles, Motors, Travel, Media, Consulting, Supplies, Industries, Bakery, Bank, Clinic"
+)
+STREET_TAILS = _phrases(
+    "Street, Avenue, Road, Lane, Square, Drive, Court, Way, Place, Terrace, Boulevard, Hill, Gardens"
+)
+VENUES = _phrases(
+    "Room, Hall, Center, Library, Museum, Theater, Cafe, Hotel, Park, Stadium, Gallery, Restaurant, Club, Inn"
+)
 UNITS_WEIGHT = ("kg", "g", "lb")
 MONTHS = _words("January February March April May June July August September October November December")
 WEEKDAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
@@ -274,7 +292,23 @@ def gerund(verb: str) -> str:
     """The -ing form of a verb of this module."""
     if verb.endswith("e") and not verb.endswith("ee"):
         return verb[:-1] + "ing"
-    if verb in {"stop", "plan", "drop", "submit", "put", "cut", "get", "run", "sit", "swim", "win", "shut", "let", "begin", "forget"}:
+    if verb in {
+        "stop",
+        "plan",
+        "drop",
+        "submit",
+        "put",
+        "cut",
+        "get",
+        "run",
+        "sit",
+        "swim",
+        "win",
+        "shut",
+        "let",
+        "begin",
+        "forget",
+    }:
         return verb + verb[-1] + "ing"
     return verb + "ing"
 
