@@ -14,7 +14,7 @@ import pytest
 from sgl_lang.errors import InvalidRequest
 from sgl_lang.tree import End, Extend, Gen, ProgramOptions, SamplingParams, Text
 from sgl_runtime.server import ServerOptions
-from sgl_runtime.server.bridge import ProgramStream
+from sgl_runtime.server.bridge import Mailbox, ProgramStream
 from sgl_runtime.server.testing import LiveServer, wait_idle
 
 BODY = {"prompt": "Count: 1 2 3 4 5 6", "max_tokens": 4, "temperature": 0}
@@ -164,7 +164,7 @@ def test_a_slow_reader_is_cut_off(engine):
     gen = Gen(id=1, sampling=SamplingParams(max_tokens=500, ignore_eos=True))
 
     async def read():
-        with ProgramStream(engine, options, most=20) as stream:
+        with ProgramStream(engine, options, Mailbox(asyncio.get_running_loop()), most=20) as stream:
             stream.send([Extend(branch=0, nodes=(Text(id=0, text="x"), gen)), End()])
             await asyncio.sleep(2)
             return [event async for event in stream]
@@ -176,10 +176,12 @@ def test_a_slow_reader_is_cut_off(engine):
 
 def test_leaving_a_stream_cancels_it(engine):
     async def leave():
-        with ProgramStream(engine, ProgramOptions(stream=True)) as stream:
+        with ProgramStream(
+            engine, ProgramOptions(stream=True), Mailbox(asyncio.get_running_loop())
+        ) as stream:
             gen = Gen(id=1, sampling=SamplingParams(max_tokens=3000, ignore_eos=True))
             stream.send([Extend(branch=0, nodes=(Text(id=0, text="x"), gen)), End()])
-            await stream.next()
+            await anext(aiter(stream))
 
     asyncio.run(leave())
     wait_idle(engine)

@@ -10,13 +10,13 @@ within the tenant.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sgl_lang.tree import End, Event, Operation, ProgramOptions
+from sgl_lang.tree import End, Operation, ProgramOptions
 from sgl_runtime.server.bridge import ProgramStream
 from sgl_runtime.server.failures import NotFound
 from sgl_runtime.server.openai.fields import decode
@@ -75,7 +75,7 @@ class Programs:
             raise NotFound("there is no such program, or it is over", place="id")
         return program
 
-    async def _events(self, body: ProgramBody, tenant: str) -> AsyncIterator[bytes]:
+    async def _events(self, body: ProgramBody, tenant: str) -> AsyncGenerator[bytes, None]:
         salt = body.options.namespace or None
         namespace = self._serving.namespace(tenant, salt)
         options = msgspec.structs.replace(body.options, namespace=namespace)
@@ -84,11 +84,7 @@ class Programs:
             try:
                 program.send(body.operations if body.open else (*body.operations, End()))
                 yield sse(_encoder.encode({"type": "program", "id": program.id}))
-                async for event in program:
-                    yield _event(event)
+                async for events in program.batches():
+                    yield b"".join(sse(_encoder.encode(event)) for event in events)
             finally:
                 del self._open[program.id]
-
-
-def _event(event: Event) -> bytes:
-    return sse(_encoder.encode(event))

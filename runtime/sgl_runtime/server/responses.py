@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 
 import msgspec
@@ -70,29 +70,39 @@ class Answer(_Racing):
 class Events(_Racing):
     """Server-sent events. What fails before the first one is answered as an ordinary error with its status."""
 
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
         super().__init__()
         self._events = events
+        self._silent = True
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        pings: asyncio.Task[None] | None = None
         try:
-            async for data in _with_pings(self._events):
-                if not begun:
-                    if data is None:
-                        continue
+            async for data in self._events:
+                if pings is None:
                     await send(_START)
-                    begun = True
-                body = b": ping\n\n" if data is None else data
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+                    pings = asyncio.create_task(self._ping(send))
+                self._silent = False
+                await send({"type": "http.response.body", "body": data, "more_body": True})
         except SglError as error:
-            await self._fail(error, begun, scope, receive, send)
+            await self._fail(error, pings is not None, scope, receive, send)
         except Exception as error:
             log.exception("a stream failed")
             failure = EngineFailure(f"the server failed: {type(error).__name__}")
-            await self._fail(failure, begun, scope, receive, send)
-        if begun:
+            await self._fail(failure, pings is not None, scope, receive, send)
+        finally:
+            if pings is not None:
+                pings.cancel()
+            await self._events.aclose()
+        if pings is not None:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _ping(self, send: Send) -> None:
+        while True:
+            self._silent = True
+            await asyncio.sleep(PING_S)
+            if self._silent:
+                await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
 
     async def _fail(self, error: SglError, begun: bool, scope: Scope, receive: Receive, send: Send) -> None:
         if not begun:
@@ -111,37 +121,6 @@ _START = {
         (b"x-accel-buffering", b"no"),
     ],
 }
-
-
-async def _with_pings(events: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:
-    """`events`, and None for each `PING_S` seconds without one."""
-    pending: asyncio.Future[bytes] | None = None
-    try:
-        while True:
-            pending = pending or asyncio.ensure_future(_next(events))
-            done, _ = await asyncio.wait({pending}, timeout=PING_S)
-            if not done:
-                yield None
-                continue
-            try:
-                data = pending.result()
-            except StopAsyncIteration:
-                return
-            finally:
-                pending = None
-            yield data
-    finally:
-        if pending is not None:
-            pending.cancel()
-            with suppress(asyncio.CancelledError, StopAsyncIteration):
-                await pending
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()
-
-
-async def _next(events: AsyncIterator[bytes]) -> bytes:
-    return await events.__anext__()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from sgl_lang.errors import InvalidRequest
 from sgl_lang.tree import ProgramOptions
 from sgl_runtime.engine.client import EngineClient
 from sgl_runtime.model.info import ModelInfo
-from sgl_runtime.server.bridge import ProgramStream
+from sgl_runtime.server.bridge import Mailbox, ProgramStream
 from sgl_runtime.server.failures import NotFound
 from sgl_runtime.server.guard import Load
 from sgl_runtime.server.options import ServerOptions
@@ -33,6 +34,7 @@ class Serving:
     tool_format: ToolFormat | None = field(init=False)
     started: int = field(init=False)
     load: Load = field(default_factory=Load)
+    _mailbox: Mailbox | None = None
 
     def __post_init__(self) -> None:
         self.info = self.client.info()
@@ -54,7 +56,10 @@ class Serving:
 
     def stream(self, options: ProgramOptions) -> ProgramStream:
         """Begin a program. Use the result as a context manager."""
-        return ProgramStream(self.client, options, most=self.options.slow_client_events)
+        loop = asyncio.get_running_loop()
+        if self._mailbox is None or self._mailbox.loop is not loop:
+            self._mailbox = Mailbox(loop)
+        return ProgramStream(self.client, options, self._mailbox, most=self.options.slow_client_events)
 
     def namespace(self, tenant: str, salt: str | None) -> str:
         """The cache namespace of a request: nothing is shared across tenants or salts."""

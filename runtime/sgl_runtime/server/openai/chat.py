@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sgl_grammars.tools import ToolCallParser, ToolPart
-from sgl_lang.errors import InvalidRequest
-from sgl_lang.tree import Chat, Delta, Failed, Finished, Gen, Operation, ProgramOptions, Ready
+from sgl_lang.errors import InvalidRequest, SglError
+from sgl_lang.tree import Chat, Delta, Event, Failed, Finished, Gen, Operation, ProgramOptions, Ready
 from sgl_runtime.server.openai.constraints import constraint_of
 from sgl_runtime.server.openai.fields import ChatBody, decode
 from sgl_runtime.server.openai.messages import normalized
@@ -184,15 +184,16 @@ def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
 # streams
 
 
-async def _stream(chat: ChatRequest) -> AsyncIterator[bytes]:
+async def _stream(chat: ChatRequest) -> AsyncGenerator[bytes, None]:
     writer = _Writer(chat)
     with chat.serving.stream(chat.options) as program:
         program.send(chat.operations)
-        async for event in program:
-            if isinstance(event, Failed):
-                raise as_error(event)
-            for chunk in writer.chunks(event):
-                yield chunk
+        async for events in program.batches():
+            chunks, failure = writer.write(events)
+            if chunks:
+                yield chunks
+            if failure is not None:
+                raise failure
     yield sse(b"[DONE]")
 
 
@@ -208,7 +209,19 @@ class _Writer:
         self._parsers = None if form is None else [ToolCallParser(form) for _ in range(chat.n)]
         self._begun: set[int] = set()
 
-    def chunks(self, event: Any) -> list[bytes]:
+    def write(self, events: Sequence[Event]) -> tuple[bytes, SglError | None]:
+        """Chunks of `events` up to a failure, and the failure."""
+        chunks: list[bytes] = []
+        try:
+            for event in events:
+                chunks += self._chunks(event)
+        except SglError as error:
+            return b"".join(chunks), error
+        return b"".join(chunks), None
+
+    def _chunks(self, event: Event) -> list[bytes]:
+        if isinstance(event, Failed):
+            raise as_error(event)
         if isinstance(event, Delta):
             return [*self._begin(event.node), *self._delta(event)]
         if isinstance(event, Ready):

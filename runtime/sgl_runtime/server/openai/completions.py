@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sgl_lang.errors import InvalidRequest, UnsupportedFeature
+from sgl_lang.errors import InvalidRequest, SglError, UnsupportedFeature
 from sgl_lang.tree import (
     Delta,
+    Event,
     Failed,
     Finished,
     Gen,
@@ -189,28 +190,53 @@ def _logprobs(
     }
 
 
-async def _stream(work: CompletionRequest) -> AsyncIterator[bytes]:
-    include = bool(work.body.stream_options and work.body.stream_options.include_usage)
-    head = {**work.head(), **({"usage": None} if include else {})}
-    waiting = dict(enumerate(work.echoes))
-    written = [len(echo) for echo in work.echoes]
-
-    def chunk(index: int, text: str, logprobs: Any, ready: Ready | None) -> bytes:
-        text = waiting.pop(index, "") + text
-        return sse(msgspec.json.encode({**head, "choices": [_choice(index, text, logprobs, ready)]}))
-
+async def _stream(work: CompletionRequest) -> AsyncGenerator[bytes, None]:
+    writer = _Writer(work)
     with work.serving.stream(work.options) as program:
         program.send(work.operations)
-        async for event in program:
-            if isinstance(event, Failed):
-                raise as_error(event)
-            if isinstance(event, Delta):
-                yield chunk(
-                    event.node, event.text, _logprobs(work, event.logprobs, written[event.node]), None
-                )
-                written[event.node] += len(event.text)
-            elif isinstance(event, Ready):
-                yield chunk(event.node, "", None, check_ready(event))
-            elif isinstance(event, Finished) and include:
-                yield sse(msgspec.json.encode({**head, "choices": [], "usage": usage_of(event.usage)}))
+        async for events in program.batches():
+            chunks, failure = writer.write(events)
+            if chunks:
+                yield chunks
+            if failure is not None:
+                raise failure
     yield sse(b"[DONE]")
+
+
+class _Writer:
+    """Chunks of one streamed answer."""
+
+    def __init__(self, work: CompletionRequest) -> None:
+        self._work = work
+        options = work.body.stream_options
+        self._usage = bool(options and options.include_usage)
+        self._head = {**work.head(), **({"usage": None} if self._usage else {})}
+        self._echoes = dict(enumerate(work.echoes))
+        self._written = [len(echo) for echo in work.echoes]
+
+    def write(self, events: Sequence[Event]) -> tuple[bytes, SglError | None]:
+        """Chunks of `events` up to a failure, and the failure."""
+        chunks: list[bytes] = []
+        try:
+            for event in events:
+                chunks.append(self._chunk(event))
+        except SglError as error:
+            return b"".join(chunks), error
+        return b"".join(chunks), None
+
+    def _chunk(self, event: Event) -> bytes:
+        if isinstance(event, Failed):
+            raise as_error(event)
+        if isinstance(event, Delta):
+            logprobs = _logprobs(self._work, event.logprobs, self._written[event.node])
+            self._written[event.node] += len(event.text)
+            return self._choice(event.node, event.text, logprobs, None)
+        if isinstance(event, Ready):
+            return self._choice(event.node, "", None, check_ready(event))
+        if isinstance(event, Finished) and self._usage:
+            return sse(msgspec.json.encode({**self._head, "choices": [], "usage": usage_of(event.usage)}))
+        return b""
+
+    def _choice(self, index: int, text: str, logprobs: dict[str, Any] | None, ready: Ready | None) -> bytes:
+        choice = _choice(index, self._echoes.pop(index, "") + text, logprobs, ready)
+        return sse(msgspec.json.encode({**self._head, "choices": [choice]}))
