@@ -132,6 +132,9 @@ class BatchRunner:
             execution = call.state.execution
             with self._cond:
                 self._open[at] = call.state
+                stopped = self._stopped
+            if stopped:
+                execution.cancel()
             execution.before_wait = before_wait
             call.trace()
             execution.before_wait = None

@@ -91,6 +91,7 @@ class Execution:
         self._program_error: ErrorInfo | None = None
         self._seen: set[NodeId | None] = set()
         self._failure: BaseException | None = None
+        self._cancelled = False
         self._done = False
         self._ended = False
         self._callbacks: list[Callable[[], None]] = []
@@ -100,7 +101,7 @@ class Execution:
         self._highest = -1
         self._next_branch = ROOT + 1
         self._cond = threading.Condition()
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()
         self._session: Session | None = None
         self.started = time.monotonic()
 
@@ -196,7 +197,7 @@ class Execution:
                 self._close_extend()
                 operations = self.operations[self._sent :]
                 self._sent = len(self.operations)
-                if self._done:
+                if self._done or self._cancelled:
                     return
             if self._session is None:
                 self._session = self.backend.open(self.options.program_options(), self.on_event)
@@ -225,10 +226,12 @@ class Execution:
             self._ended = True
         self.changed()
         self.tracing = False
-        if self._session is None:
-            self._finish(ErrorInfo(code=Cancelled.code, message=f"{self.name} was cancelled"))
-        elif not self._done:
-            self._session.cancel()
+        with self._sending:  # a flush on another thread either has opened the session, or never will
+            self._cancelled = True
+            if self._session is None:
+                self._finish(ErrorInfo(code=Cancelled.code, message=f"{self.name} was cancelled"))
+            elif not self._done:
+                self._session.cancel()
 
     def tool_format(self) -> ToolFormat:
         """How the model writes tool calls; raises `UnsupportedFeature` if that is not known."""

@@ -1,6 +1,7 @@
 """Programs on the engine (a fake model, so that its output depends on every token before)."""
 
 import asyncio
+import time
 
 import pytest
 from engine_cases import check_empty, make_engine
@@ -231,3 +232,21 @@ def test_falling_back_to_the_engine(engine):
     assert state["one"] == "A"
     assert len(state["many"]) == 3
     assert state["last"]
+
+
+def test_leaving_batches_early_leaves_no_program_open(engine):
+    @sgl.function(temperature=0, max_tokens=5)
+    def program(s, at):
+        s += f"go {at}" + sgl.gen("x")
+        if str(s["x"]) is not None:
+            s += sgl.gen("y")
+
+    for size in (1, 3, 40):
+        results = program.run_batch([(at,) for at in range(size)], backend=engine, generator_style=True)
+        next(results)
+        results.close()
+    end = time.monotonic() + 10
+    while engine.client.engine._open_count and time.monotonic() < end:
+        time.sleep(0.01)
+    assert engine.client.engine._open_count == 0
+    assert program.run(1, backend=engine)["y"]
