@@ -1,12 +1,12 @@
 """Cost of scheduling and quality of caching, without a model.
 
-* `schedule_us`: processor time of one turn of the engine (messages, plan, arrays, rows, collect, events) per sequence
-  and step, with 1, 8, 64 and 256 sequences that decode and stream, and 1M tokens in the radix tree. The forward step is
-  replaced by one that draws the same token for every row. `small_tree` is the same with 16k cached tokens: the cost must
-  not depend on the size of the tree. `overlap` is the overlap loop.
+* `schedule_us`: processor time of one turn of the engine (messages, plan, arrays, rows, collect, events) per
+  sequence and step, with 1, 8, 64 and 256 sequences that decode and stream, and 1M tokens in the radix tree. The
+  forward step is replaced by one that draws the same token for every row. `small_tree` is the same with 16k cached
+  tokens: the cost must not depend on the size of the tree. `overlap` is the overlap loop.
 * `radix_4k_in_1m_ms`: match and insert of a prompt of 4,096 tokens in a tree of 1M tokens.
-* `hit_share_of_best`: request trees of `trees.py` run by the real engine on the fake model, with memory for a part of the
-  working set: tokens found in the cache as a share of the best possible, for our order and for `lpm` + LRU.
+* `hit_share_of_best`: request trees of `trees.py` run by the real engine on the fake model, with memory for a part
+  of the working set: tokens found in the cache as a share of the best possible, for our order and for `lpm` + LRU.
 
     python benchmarks/engine.py [--quick]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gc
 import random
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sgl_lang.tree import Cancel, ProgramOptions
+from sgl_runtime.engine.engine import Engine
 from sgl_runtime.engine.testing import Collected, drive
 
 CONTEXT = 600
@@ -93,3 +95,55 @@ def test_random_aborts_leave_nothing_held(variant: str) -> None:
         outcome(collected)
     gc.collect()
     check_empty(engine)
+
+
+@pytest.mark.slow
+def test_ten_thousand_aborts_at_every_stage() -> None:
+    """Queued, compiling, in flight, forked, holding a lease: each is met many times, with little memory."""
+    chance = random.Random(1)
+    met: collections.Counter[str] = collections.Counter()
+    scripts = [Script(number, size=3) for number in range(400)]
+    for round_number in range(20):
+        engine = make_engine(
+            num_pages=120, max_context=400, hold_compiles=True, lagging=round_number % 2 == 0, max_sequences=6
+        )
+        programs: list[str] = []
+        for number in range(500):
+            script = chance.choice(scripts)
+            program = engine.open(ProgramOptions(stream=number % 2 == 0), Collected())
+            engine.send(program, script.operations[: chance.randint(1, len(script.operations))])
+            programs.append(program)
+            for _ in range(chance.randint(0, 2)):
+                engine.step()
+            if chance.random() < 0.2:
+                engine.compiler.release()
+            if len(programs) > chance.randint(0, 12):
+                victim = programs.pop(chance.randrange(len(programs)))
+                met[_stage(engine, victim)] += 1
+                engine.cancel(victim)
+        for victim in programs:
+            engine.cancel(victim)
+            met["last"] += 1
+        engine.compiler.release()
+        drive(engine)
+        check_empty(engine)
+    assert sum(met.values()) == 10_000
+    stages = ("new", "waiting", "running", "in flight", "compiling", "leased", "forked")
+    assert {stage: met[stage] for stage in stages if met[stage] < 20} == {}
+
+
+def _stage(engine: Engine, name: str) -> str:
+    program = engine._programs.get(name)
+    if program is None:
+        return "new" if any(True for _ in engine._inbox) else "over"
+    branches = [branch for branch in program.branches.values() if not branch.settled]
+    sequences = [branch.sequence for branch in branches]
+    if any(branch.blocked == "compiling" for branch in branches):
+        return "compiling"
+    if any(sequence.leased for sequence in sequences):
+        return "leased"
+    if len(branches) > 1:
+        return "forked"
+    if any(sequence.inflight for sequence in sequences):
+        return "in flight"
+    return sequences[0].state if sequences else "over"

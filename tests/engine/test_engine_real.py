@@ -1,0 +1,205 @@
+"""The engine on the model that ships with the package: every way to run gives the same tokens."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import jsonschema
+import pytest
+
+import sgl_runtime
+from sgl_grammars.spec import Choice, JsonSchema, Regex
+from sgl_lang.tree import (
+    End,
+    Event,
+    Extend,
+    Failed,
+    Finished,
+    Fork,
+    Gen,
+    Join,
+    Operation,
+    ProgramOptions,
+    Ready,
+    RoleBegin,
+    RoleEnd,
+    SamplingParams,
+    Select,
+    Text,
+    Value,
+)
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 30},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "city": {"enum": ["Paris", "Oslo", "Rome"]},
+    },
+    "required": ["name", "age", "city"],
+    "additionalProperties": False,
+}
+BASE: dict[str, Any] = {"dtype": "float32", "kv_memory_bytes": 64 << 20, "threads": 1}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "overlap": {"overlap": True},
+    "chunks": {"max_batch_tokens": 16},
+    "small pages": {"page_size": 1},
+    "large pages": {"page_size": 64},
+    "no cache": {"disable_radix_cache": True},
+    "verify": {"jump_forward": "verify"},
+    "verify, overlap": {"jump_forward": "verify", "overlap": True},
+    "little memory": {"kv_memory_bytes": None, "num_pages": 70},
+    "first come": {"policy": "fcfs", "max_sequences": 3},
+}
+
+
+class Waiting:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.over = threading.Event()
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Finished) or (isinstance(event, Failed) and event.branch is None):
+            self.over.set()
+
+
+def greedy(**options: Any) -> SamplingParams:
+    return SamplingParams(temperature=0.0, **options)
+
+
+def conversation(index: int) -> list[Operation]:
+    """A chat with a constrained answer, a fork into two, a select and a join."""
+    constraint = JsonSchema(schema=json.dumps(SCHEMA))
+    person = f"Person {index} is called Anna Number{index}, aged {20 + index}, from Oslo."
+    text = "Extract name, age and city as JSON.\n\n" + person
+    gen = {"sampling": greedy(max_tokens=80)}
+    return [
+        Extend(
+            branch=0,
+            nodes=(
+                RoleBegin(id=0, role="user"),
+                Text(id=1, text=text),
+                RoleEnd(id=2),
+                RoleBegin(id=3, role="assistant"),
+                Gen(id=4, constraint=constraint, **gen),
+                RoleEnd(id=5),
+            ),
+        ),
+        Fork(branch=0, children=(1, 2)),
+        Extend(
+            branch=1, nodes=(Text(id=6, text="Answer: "), Select(id=7, choices=("yes", "no", "not at all")))
+        ),
+        Extend(
+            branch=2,
+            nodes=(Gen(id=8, constraint=Regex(pattern="[a-z]{2,9}-[0-9]{2}"), **gen), Value(id=9, of=4)),
+        ),
+        Extend(branch=0, nodes=(Join(id=10, branches=(1, 2), mode="concatenate"),)),
+        Extend(
+            branch=0,
+            nodes=(Gen(id=11, sampling=greedy(max_tokens=12, stop=("e",))), Text(id=12, text=" so ")),
+        ),
+        Extend(
+            branch=0, nodes=(Gen(id=13, constraint=Choice(choices=("one way", "one wall", "two")), **gen),)
+        ),
+        End(),
+    ]
+
+
+def run(programs: list[list[Operation]], **options: Any) -> list[list[Event]]:
+    """All programs together on a fresh engine; nothing is held afterwards."""
+    with sgl_runtime.launch(**{**BASE, **options}) as client:
+        waiting = [Waiting() for _ in programs]
+        for listener, operations in zip(waiting, programs, strict=True):
+            client.send(client.open(ProgramOptions(), listener), operations)
+        for listener in waiting:
+            assert listener.over.wait(120)
+        pool = client.engine.pool
+    pool.check()
+    assert pool.held == 0
+    return [listener.events for listener in waiting]
+
+
+def answers(events: list[Event]) -> dict[int, tuple[Any, ...]]:
+    assert isinstance(events[-1], Finished), events[-1]
+    return {
+        event.node: (
+            event.text,
+            event.tokens,
+            event.finish_reason,
+            [round(item.logprob, 3) for item in event.choices],
+        )
+        for event in events
+        if isinstance(event, Ready)
+    }
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, list[dict[int, tuple[Any, ...]]]]:
+    """Each program on its own engine turn, without jumps and with the default ones."""
+    return {
+        mode: [answers(run([conversation(index)], jump_forward=mode)[0]) for index in range(4)]
+        for mode in ("insert", "off")
+    }
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_every_way_to_run_gives_the_same_tokens(variant: str, alone: dict[str, Any]) -> None:
+    options = VARIANTS[variant]
+    together = run([conversation(index) for index in range(4)], **options)
+    expected = alone["off" if options.get("jump_forward") == "verify" else "insert"]
+    assert [answers(events) for events in together] == expected
+
+
+def test_the_answers_are_valid_under_their_constraints(alone: dict[str, Any]) -> None:
+    for found in alone["insert"]:
+        jsonschema.validate(json.loads(found[4][0]), SCHEMA)
+        assert found[13][0] in ("one way", "one wall", "two")
+
+
+def test_64_constrained_programs_at_once() -> None:
+    constraint = JsonSchema(schema=json.dumps(SCHEMA))
+
+    def program(index: int) -> list[Operation]:
+        nodes = (
+            RoleBegin(id=0, role="user"),
+            Text(id=1, text="Extract name, age and city of the person as compact JSON, nothing else.\n\n"),
+            Text(id=2, text=f"{index}: Berta Example{index * 7}, {18 + index} years, lives in Rome."),
+            RoleEnd(id=3),
+            RoleBegin(id=4, role="assistant"),
+            Gen(id=5, constraint=constraint, sampling=greedy(max_tokens=96)),
+        )
+        return [Extend(branch=0, nodes=nodes), End()]
+
+    programs = [program(index) for index in range(64)]
+    together = run(programs, min_shared_tokens=1)
+    for events in together:
+        (event,) = [event for event in events if isinstance(event, Ready)]
+        jsonschema.validate(json.loads(event.text), SCHEMA)
+    for index in range(0, 64, 16):
+        assert answers(run([programs[index]])[0]) == answers(together[index])
+    # the tree of all prompts, a trie over their tokens, says what had to be computed: each node once, and once more the
+    # last token of a prompt, whose logits are read
+    from sgl_runtime.embedded import model_path
+    from sgl_runtime.program.text import Codec, Pending
+    from sgl_runtime.tokens import ChatTemplate, Tokenizer
+
+    codec, template = Codec(Tokenizer.from_folder(model_path())), ChatTemplate.from_folder(model_path())
+    assert template is not None
+    prompts = []
+    for operations in programs:
+        pending, marks = Pending(), template.conversation()
+        for node in operations[0].nodes:
+            if isinstance(node, RoleBegin):
+                pending.pieces(node.id, marks.begin(node.role), codec)
+            elif isinstance(node, RoleEnd):
+                pending.pieces(node.id, marks.end(), codec)
+            elif isinstance(node, Text):
+                pending.text(node.id, node.text)
+        prompts.append(tuple(pending.flush(codec)[0]))
+    needed = len({prompt[:length] for prompt in prompts for length in range(1, len(prompt))}) + len(prompts)
+    usages = [events[-1].usage for events in together]
+    assert sum(usage.prompt_tokens for usage in usages) == sum(map(len, prompts))
+    assert sum(usage.prompt_tokens - usage.cached_tokens for usage in usages) == needed
