@@ -341,6 +341,10 @@ class ProgramState:
         """The events of the whole program as they come."""
         return streams.events(self.execution, timeout)
 
+    def async_events(self, timeout: float | None = None) -> AsyncIterator[Event]:
+        """`events` for ``async for``."""
+        return streams.async_events(self.execution, timeout)
+
     def sync(self) -> None:
         """Send what was said so far and wait until all of it is generated."""
         self.execution.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sgl_lang.errors import SglError
@@ -111,14 +112,33 @@ def _finish(execution: Execution, whole: bool) -> None:
         execution.raise_unseen()
 
 
+async def async_events(execution: Execution, timeout: float | None) -> AsyncIterator[Event]:
+    """See `ProgramState.async_events`."""
+    seen = 0
+    while True:
+        over = execution.done  # asked first: what comes with the end is still given
+        while seen < len(execution.events):
+            yield execution.events[seen][1]
+            seen += 1
+        if over:
+            break
+        await execution.wait_until_async(partial(_more_events, execution, seen), timeout)
+    execution.raise_failure()
+
+
+def _more_events(execution: Execution, seen: int) -> bool:
+    return len(execution.events) > seen or execution.done
+
+
 def events(execution: Execution, timeout: float | None) -> Iterator[Event]:
     """See `ProgramState.events`."""
     seen = 0
     while True:
+        over = execution.done  # asked first: what comes with the end is still given
         while seen < len(execution.events):
             yield execution.events[seen][1]
             seen += 1
-        if execution.done:
+        if over:
             break
-        execution.wait_until(lambda seen=seen: len(execution.events) > seen or execution.done, timeout)  # type: ignore[misc]
+        execution.wait_until(partial(_more_events, execution, seen), timeout)
     execution.raise_failure()

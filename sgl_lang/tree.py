@@ -284,11 +284,14 @@ class ProgramOptions(Wire, frozen=True, kw_only=True):
 
 
 class TreeLimits(Wire, frozen=True, kw_only=True):
-    """How large a request tree from outside may be: JSON bytes, nodes, forks under forks, branches in all."""
+    """How large a request tree from outside may be: JSON bytes, nodes, forks under forks, branches of one fork and
+    in all.
+    """
 
     bytes: int = 16 << 20
     nodes: int = 100_000
     depth: int = 64
+    width: int = 4_096
     branches: int = 16_384
 
 
@@ -345,6 +348,8 @@ def check_operations(operations: tuple[Operation, ...], limits: TreeLimits) -> N
                 _check_node(node, nodes, depth, place)
                 nodes.add(node.id)
         elif isinstance(operation, Fork):
+            if len(operation.children) > limits.width:
+                raise InvalidRequest(f"a fork of more than {limits.width}", place=place)
             for child in operation.children:
                 if child in depth:
                     raise InvalidRequest(f"branch {child} exists already", place=place)

@@ -184,6 +184,8 @@ def test_async_compile_and_streaming():
 
     async def main():
         state = static.stream(1, backend=echo())
+        kinds = [type(event).__name__ async for event in state.async_events()]
+        assert kinds[-2:] == ["BranchDone", "Finished"]
         return "".join([piece async for piece in state.text_async_iter()])
 
     assert len(list(program.compile().nodes())) == 2

@@ -90,6 +90,7 @@ def test_limits_on_size():
         (deep, TreeLimits(bytes=10), "the limit is 10"),
         (tree_of(text(1), text(2)), TreeLimits(nodes=1), "more than 1 nodes"),
         (tree_of(Fork(branch=0, children=(1, 2, 3))), TreeLimits(branches=3), "more than 3 branches"),
+        (tree_of(Fork(branch=0, children=(1, 2, 3))), TreeLimits(width=2), "a fork of more than 2"),
         (tree_of(text(1), text(1)), TreeLimits(), "node 1 exists already"),
         (tree_of(Extend(branch=0, nodes=(Value(id=2, of=1),))), TreeLimits(), "unknown node 1"),
     ):
