@@ -60,39 +60,37 @@ def build_table(dfa: Dfa, trie: TokenTrie, budget: Budget) -> TokenTable:
     """Compose the functions of all tokens. Raises `TooLarge` beyond the budget."""
     budget.states(dfa.size)
     functions = _Functions(dfa, budget)
-    class_of = np.zeros(trie.size, dtype=np.int32)
-    above: NDArray[np.int32] | None = None
-    for level in trie.levels:
-        if above is None:
-            own = functions.first(level.byte)
-        else:
-            own = np.zeros(len(level.parent), dtype=np.int32)
-            prefix = above[level.parent]
-            alive = np.flatnonzero(prefix)
-            if not len(alive):
+    class_of = np.zeros(trie.size, dtype=np.int64)
+    own = functions.first(trie.levels[0].byte) if trie.levels else np.zeros(0, dtype=np.int64)
+    for depth, level in enumerate(trie.levels):
+        if depth:
+            prefix = own.take(level.parent)
+            alive = np.count_nonzero(prefix)
+            if not alive:
                 break
-            own[alive] = functions.compose(prefix[alive], level.byte[alive])
-        class_of[level.tokens] = own[level.ends]
-        above = own
+            if 4 * alive > len(prefix):
+                own = functions.compose(prefix, level.byte)
+            else:
+                places = prefix.nonzero()[0]
+                own = np.zeros(len(prefix), dtype=np.int64)
+                own[places] = functions.compose(prefix[places], level.byte[places])
+        class_of[level.tokens] = own.take(level.ends)
         budget.tick()
     return _table(dfa, functions, class_of, budget)
 
 
-def _table(dfa: Dfa, functions: _Functions, class_of: Ints, budget: Budget) -> TokenTable:
-    """Number the functions that some token has, in order of its first token."""
-    used, first, group = np.unique(class_of, return_index=True, return_inverse=True)
-    if not len(used) or used[0] != 0:
-        used, first, group = np.append(0, used), np.append(-1, first), group + 1
-    else:
-        first[0] = -1
+def _table(dfa: Dfa, functions: _Functions, class_of: NDArray[np.int64], budget: Budget) -> TokenTable:
+    """Number the functions that some token has."""
+    counts = np.bincount(class_of, minlength=len(functions.members))
+    counts[0] = 1  # class 0 is dead, whether or not a token is in it
+    used = np.flatnonzero(counts)
     if len(used) > budget.limits.classes:
         raise TooLarge(f"the tokens fall into {len(used)} classes; at most {budget.limits.classes} are kept")
-    order = np.argsort(first)
-    rank = np.empty(len(order), dtype=np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    columns = functions.dense(used[order])
     kind = np.int16 if max(dfa.size, len(used)) < 1 << 15 else np.int32
-    return TokenTable(dfa, rank[group.reshape(-1)].astype(kind), np.ascontiguousarray(columns.T.astype(kind)))
+    rank: NDArray[np.signedinteger] = np.zeros(len(counts), dtype=kind)
+    rank[used] = np.arange(len(used))
+    columns = functions.dense(used, kind)
+    return TokenTable(dfa, rank[class_of], np.ascontiguousarray(columns.T))
 
 
 class _Functions:
@@ -104,32 +102,34 @@ class _Functions:
     def __init__(self, dfa: Dfa, budget: Budget) -> None:
         self.classes, representatives = dfa.byte_classes
         self.steps = np.ascontiguousarray(dfa.table[:, representatives].T)  # [byte class, state]
+        self.goes_on = np.ascontiguousarray(self.steps.T != 0)  # [state, byte class]
         self.states = dfa.size
         self.width = len(representatives)
         self.budget = budget
         self.entries = 0
         self.members: list[tuple[Ints, Ints]] = [(_NONE, _NONE)]
         self.known: dict[bytes, int] = {b"": 0}
-        self.memo = np.full((64, self.width), -1, dtype=np.int32)
+        self.memo = np.full((64, self.width), -1, dtype=np.int64)
         self.memo[0] = 0
 
-    def first(self, byte: NDArray[np.uint8]) -> Ints:
+    def first(self, byte: NDArray[np.intp]) -> NDArray[np.int64]:
         """The functions of single bytes."""
         everything = np.arange(self.states, dtype=np.int32)
         found = [self._number(everything, self.steps[index]) for index in range(self.width)]
-        return np.array(found, dtype=np.int32)[self.classes[byte]]
+        return np.array(found, dtype=np.int64)[self.classes[byte]]
 
-    def compose(self, prefix: Ints, byte: NDArray[np.uint8]) -> Ints:
+    def compose(self, prefix: NDArray[np.int64], byte: NDArray[np.intp]) -> NDArray[np.int64]:
         """The functions of prefixes followed by one byte each."""
-        column = self.classes[byte]
-        found = self.memo[prefix, column]
-        missing = np.flatnonzero(found < 0)
+        keys = prefix * self.width + self.classes.take(byte)
+        found = self.memo.reshape(-1).take(keys)
+        missing = (found < 0).nonzero()[0]
         if len(missing):
-            for key in np.unique(prefix[missing].astype(np.int64) * self.width + column[missing]).tolist():
+            for key in np.unique(keys[missing]).tolist():
                 function, index = divmod(key, self.width)
                 sources, targets = self.members[function]
-                self.memo[function, index] = self._number(sources, self.steps[index][targets])
-            found = self.memo[prefix, column]
+                number = self._number(sources, self.steps[index][targets])
+                self.memo[function, index] = number
+            found = self.memo.reshape(-1).take(keys)
         return found
 
     def _number(self, sources: Ints, targets: Ints) -> int:
@@ -145,6 +145,7 @@ class _Functions:
             number = self.known[key] = len(self.members)
             self.members.append((sources, targets))
             self._grow(len(live))
+            self.memo[number, ~self.goes_on[targets].any(axis=0)] = 0
         return number
 
     def _grow(self, entries: int) -> None:
@@ -155,14 +156,13 @@ class _Functions:
         if count % 256 == 0:
             self.budget.tick()
         if count > len(self.memo):
-            more = np.full_like(self.memo, -1)
-            self.memo = np.concatenate([self.memo, more])
+            self.memo = np.concatenate([self.memo, np.full_like(self.memo, -1)])
 
-    def dense(self, numbers: NDArray[np.int32]) -> Ints:
+    def dense(self, numbers: NDArray[np.intp], kind: type[np.signedinteger]) -> NDArray[np.signedinteger]:
         """Chosen functions as rows ``[functions, states]``."""
         if len(numbers) * self.states > self.budget.limits.entries:
             raise TooLarge(f"the table would have {len(numbers)} x {self.states} entries")
-        rows = np.zeros((len(numbers), self.states), dtype=np.int32)
+        rows = np.zeros((len(numbers), self.states), dtype=kind)
         for row, number in zip(rows, numbers.tolist(), strict=True):
             sources, targets = self.members[number]
             row[sources] = targets

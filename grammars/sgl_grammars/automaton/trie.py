@@ -13,7 +13,7 @@ from sgl_grammars.vocabulary import Vocabulary
 
 __all__ = ["Level", "TokenTrie", "trie_of"]
 
-Ints = NDArray[np.int32]
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Level:
     `tokens` are ids that end at this depth, `ends` the node of each.
     """
 
-    parent: Ints
-    byte: NDArray[np.uint8]
-    tokens: Ints
-    ends: Ints
+    parent: Places
+    byte: Places
+    tokens: Places
+    ends: Places
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,20 @@ def _build(vocabulary: Vocabulary) -> TokenTrie:
         if text and token not in vocabulary.eos_token_ids
     )
     ordered = sorted(wanted)
-    ids = np.array([token for _, token in ordered], dtype=np.int32)
+    ids = np.array([token for _, token in ordered], dtype=np.intp)
     lengths = np.array([len(text) for text, _ in ordered], dtype=np.int64)
-    data = np.frombuffer(b"".join(text for text, _ in ordered), dtype=np.uint8)
+    data = np.frombuffer(b"".join(text for text, _ in ordered), dtype=np.uint8).astype(np.intp)
     starts = np.cumsum(lengths) - lengths
     levels = []
     members = np.arange(len(ids))  # tokens longer than the depth, in order
-    node = np.zeros(len(ids), dtype=np.int32)  # node of each token one level above
+    node = np.zeros(len(ids), dtype=np.intp)  # node of each token one level above
     depth = 0
     while len(members):
         byte = data[starts[members] + depth]
         above = node[members]
         fresh = np.ones(len(members), dtype=bool)
         fresh[1:] = (byte[1:] != byte[:-1]) | (above[1:] != above[:-1])
-        own = np.cumsum(fresh, dtype=np.int32) - np.int32(1)
+        own = np.cumsum(fresh, dtype=np.intp) - 1
         node[members] = own
         ending = lengths[members] == depth + 1
         levels.append(Level(above[fresh], byte[fresh], ids[members[ending]], own[ending]))
