@@ -124,7 +124,26 @@ def loose(rng: Rng) -> str:
     return capital(" ".join(parts)) + rng.choice((".", ".", ".", "!", "?"))
 
 
-_LOOSE = (noun, adjective, verb, lambda r: r.choice(("the", "a", "of", "to", "and", "in", "is", "that", "it", "was", "for", "on", "we", "I", "you", "with")),
+_NAMES = tuple(
+    word
+    for block in (
+        words.FIRST_NAMES,
+        words.LAST_NAMES,
+        words.CITIES,
+        words.COUNTRIES,
+        words.PRODUCTS,
+        words.FOODS,
+        words.DISHES,
+        words.JOBS,
+        words.HOBBIES,
+    )
+    for word in block
+)
+"""Listed names of both sides. As loose words they only make every word of the lists readable; as values they are split."""
+_LOOSE = (
+    lambda r: r.choice(_NAMES),
+    lambda r: r.choice(_NAMES),
+    noun, adjective, verb, lambda r: r.choice(("the", "a", "of", "to", "and", "in", "is", "that", "it", "was", "for", "on", "we", "I", "you", "with")),
           lambda r: r.choice(words.ADVERBS), lambda r: r.choice(words.PREPOSITIONS), lambda r: words.past(verb(r)), lambda r: words.plural(noun(r)))  # fmt: skip
 
 

@@ -32,11 +32,37 @@ def _is_held(word: str) -> bool:
     return stable_hash(word) % 8 == 0
 
 
+def _syllables(rng: Rng, count: int) -> str:
+    return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(count))
+
+
+_REAL = tuple(
+    word.lower()
+    for block in (
+        words.NOUNS,
+        words.EXTRA,
+        words.VERBS,
+        words.ADJECTIVES,
+        words.FIRST_NAMES,
+        words.LAST_NAMES,
+        words.CITIES,
+        words.COUNTRIES,
+    )
+    for word in block
+    if word.isalpha() and len(word) > 3
+)
+
+
+def _spliced(rng: Rng) -> str:
+    """The head of one real word and the tail of another: names as they are in real letters (`Ellison`, `Sheffield`)."""
+    head, tail = rng.choice(_REAL), rng.choice(_REAL)
+    return head[: rng.int(2, min(6, len(head)))] + tail[-rng.int(2, min(6, len(tail))) :]
+
+
 def invented(rng: Rng, low: int = 1, high: int = 3) -> str:
     """A made-up word of `low` to `high` syllables, on the generator's side of the split."""
     while True:
-        count = rng.int(low, high)
-        word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(count))
+        word = _spliced(rng) if high > 1 and rng.chance(0.4) else _syllables(rng, rng.int(low, high))
         if _is_held(word) == rng.held_out:
             break
     if rng.chance(0.03):
