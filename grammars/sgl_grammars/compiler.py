@@ -174,6 +174,7 @@ class Compiler:
             raise InvalidConstraint(f"cannot be compiled: {type(error).__name__}: {error}"[:500]) from error
         compiled.unenforced = tuple(dict.fromkeys((*prepared.unenforced, *compiled.unenforced)))
         compiled.forcer = self.forcer
+        compiled.matcher().forced_tokens()  # kept at the start state, which all matchers share
         return compiled
 
     def _prepare(self, constraint: Constraint, key: bytes, flight: _Flight) -> Prepared:
