@@ -62,6 +62,8 @@ class BatchRunner:
         self._results: dict[int, Any] = {}
         self._open: dict[int, ProgramState] = {}
         self._stopped = False
+        self._wanted = -1
+        self._feeder_waits = False
 
     def results(self) -> Iterator[Any]:
         """A state or an exception per item, in order. Leaving early (Ctrl-C) cancels the rest."""
@@ -73,11 +75,24 @@ class BatchRunner:
         finally:
             self._stop()
 
+    def all(self) -> list[Any]:
+        """All results, in order, once the last is there."""
+        try:
+            with self._cond:
+                self._ensure_feeder()
+                while len(self._results) < len(self._items):
+                    self._cond.wait(3600)
+            return [_validated(self._results[at]) for at in range(len(self._items))]
+        finally:
+            self._stop()
+
     def _take(self, at: int) -> Any:
         with self._cond:
+            self._wanted = at
             while at not in self._results:
                 self._cond.wait(3600)
-            return self._results.pop(at)
+            result = self._results.pop(at)
+        return _validated(result)
 
     def _stop(self) -> None:
         with self._cond:
@@ -111,7 +126,9 @@ class BatchRunner:
                     self._next += 1
                     self._in_flight += 1
                     return self._next - 1
+                self._feeder_waits = True
                 self._cond.wait(3600)
+                self._feeder_waits = False
             self._feeding -= 1
             return None
 
@@ -149,8 +166,7 @@ class BatchRunner:
         """Settle now or after a later event."""
         if state.execution.done:
             state.execution.close()
-            error = state.execution.first_error()
-            self._settle(at, state if error is None else error)
+            self._settle(at, state)
         else:
             state.execution.once_changed(lambda: self._when_done(at, state))
 
@@ -159,9 +175,18 @@ class BatchRunner:
             self._results[at] = result
             self._open.pop(at, None)
             self._in_flight -= 1
-            self._cond.notify_all()
+            if at == self._wanted or self._feeder_waits or len(self._results) == len(self._items):
+                self._cond.notify_all()  # nobody else has a reason to wake up
         if self._progress is not None:
             self._progress.step()
+
+
+def _validated(result: Any) -> Any:
+    """A state, or what went wrong in it; asked on the caller's thread, as typed values are decoded here."""
+    if isinstance(result, BaseException):
+        return result
+    error = result.execution.first_error()
+    return result if error is None else error
 
 
 class Progress:
@@ -183,9 +208,8 @@ class Progress:
                 sys.stderr.flush()
 
 
-def collect(results: Iterator[Any], return_exceptions: bool) -> list[Any]:
-    """All results; raises `BatchError` if any failed, unless `return_exceptions`."""
-    found = list(results)
+def checked(found: list[Any], return_exceptions: bool) -> list[Any]:
+    """`found`; raises `BatchError` if any failed, unless `return_exceptions`."""
     if not return_exceptions and any(isinstance(item, BaseException) for item in found):
         raise BatchError(found)
     return found

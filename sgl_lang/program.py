@@ -209,10 +209,9 @@ class Function(_Program[P], Generic[P, R]):
             num_threads=32 if num_threads == "auto" else int(num_threads),
             progress_bar=progress_bar,
         )
-        results = runner.results()
         if generator_style:
-            return batch.raising(results, return_exceptions)
-        return batch.collect(results, return_exceptions)
+            return batch.raising(runner.results(), return_exceptions)
+        return batch.checked(runner.all(), return_exceptions)
 
     trace = compile  # noqa: A003
 
@@ -269,7 +268,7 @@ class AsyncFunction(_Program[P], Generic[P, R]):
         """Run once per item, at most `max_in_flight` at a time; see `Function.run_batch`."""
         calls = [functools.partial(self._run_item, item, options) for item in batch_arguments]
         results = await batch.gather_bounded(calls, max_in_flight, progress_bar)
-        return batch.collect(iter(results), return_exceptions)
+        return batch.checked(results, return_exceptions)
 
     async def iterate_batch(
         self,
