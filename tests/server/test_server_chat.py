@@ -344,3 +344,21 @@ def test_a_prompt_too_long_is_a_400(http):
 
 def test_harmless_fields_are_accepted(http):
     answer(http, user="me", store=False, metadata={"a": "b"}, service_tier="auto", prompt_cache_key="k")
+
+
+def test_reasoning_is_no_part_of_the_answer(http):
+    question = "Mara has 3 boxes with 4 pens each and buys 5 more pens. How many pens?"
+    messages = [
+        {"role": "system", "content": "Think before you answer."},
+        {"role": "user", "content": question},
+    ]
+    message = answer(http, messages=messages, max_tokens=60)["choices"][0]["message"]
+    assert "<|" not in (message["content"] or "") + message.get("reasoning_content", "")
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks(http, messages=messages, max_tokens=60)]
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == message.get(
+        "reasoning_content", ""
+    )
+    assert "".join(delta.get("content", "") for delta in deltas) == message["content"]
+    shown = answer(http, messages=messages, max_tokens=60, skip_special_tokens=False)["choices"][0]["message"]
+    if message.get("reasoning_content"):
+        assert shown["content"].startswith("<|think|>")

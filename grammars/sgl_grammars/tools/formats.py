@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from sgl_grammars.spec import JsonSchema, StructuralTag, Tag
 
-__all__ = ["FORMATS", "Call", "Tool", "ToolCallParser", "ToolFormat", "ToolPart", "find_format"]
+__all__ = ["FORMATS", "Call", "Tool", "ToolCallParser", "ToolFormat", "ToolPart", "find_format", "held_back"]
 
 _LONGEST_NAME = 512
 ANY_OBJECT = '{"type":"object"}'
@@ -222,7 +222,7 @@ class ToolCallParser:
     def _text(self, parts: list[ToolPart]) -> bool:
         place = self._buffer.find(self._format.prefix)
         if place < 0:
-            self._show(len(self._buffer) - _held(self._buffer, self._format.prefix), parts)
+            self._show(len(self._buffer) - held_back(self._buffer, self._format.prefix), parts)
             return False
         self._show(place, parts)
         self._buffer = self._buffer[len(self._format.prefix) :]
@@ -313,7 +313,7 @@ class _ObjectScanner:
         return None
 
 
-def _held(text: str, mark: str) -> int:
+def held_back(text: str, mark: str) -> int:
     """Length of the longest end of `text` that begins `mark`."""
     for length in range(min(len(mark) - 1, len(text)), 0, -1):
         if mark.startswith(text[-length:]):

@@ -8,11 +8,8 @@ import msgspec
 from starlette.responses import Response
 
 from sgl_lang.errors import InvalidRequest, SglError
-from sgl_lang.tree import ErrorInfo
 
-__all__ = ["NotFound", "TooLarge", "Unauthorized", "error_body", "error_response", "error_status", "to_error"]
-
-CLIENT_CLOSED = 499
+__all__ = ["NotFound", "TooLarge", "Unauthorized", "error_body", "error_response"]
 
 
 class NotFound(InvalidRequest):
@@ -49,10 +46,6 @@ def error_body(error: SglError) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": error.place, "code": error.code}}
 
 
-def error_status(error: SglError) -> int:
-    return error.status
-
-
 def error_response(error: SglError) -> Response:
     headers = {"retry-after": "1"} if error.retryable else {}
     if error.status == 401:
@@ -63,7 +56,3 @@ def error_response(error: SglError) -> Response:
         headers=headers,
         media_type="application/json",
     )
-
-
-def to_error(info: ErrorInfo) -> SglError:
-    return info.to_error()

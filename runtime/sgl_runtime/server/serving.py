@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgl_grammars.tools import ToolFormat, find_format
+from sgl_grammars.tools import ReasoningFormat, ToolFormat, find_format, find_reasoning
 from sgl_lang.errors import InvalidRequest
 from sgl_lang.tree import ProgramOptions
 from sgl_runtime.engine.client import EngineClient
@@ -32,6 +32,7 @@ class Serving:
     info: ModelInfo = field(init=False)
     model: str = field(init=False)
     tool_format: ToolFormat | None = field(init=False)
+    reasoning: ReasoningFormat | None = field(init=False)
     started: int = field(init=False)
     load: Load = field(default_factory=Load)
     _mailbox: Mailbox | None = None
@@ -41,7 +42,8 @@ class Serving:
         self.model = self.options.served_model_name or self.info.name
         self.started = int(time.time())
         source = "" if self.client.template is None else str(getattr(self.client.template, "source", ""))
-        self.tool_format = find_format(self.client.tokenizer.vocabulary.special, source)
+        special = self.client.tokenizer.vocabulary.special
+        self.tool_format, self.reasoning = find_format(special, source), find_reasoning(special)
 
     @property
     def tokenizer(self) -> Any:

@@ -11,13 +11,14 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sgl_grammars.tools import ToolCallParser, ToolPart
+from sgl_grammars.tools import ReasoningFormat
 from sgl_lang.errors import InvalidRequest, SglError
 from sgl_lang.tree import Chat, Delta, Event, Failed, Finished, Gen, Operation, ProgramOptions, Ready
 from sgl_runtime.server.openai.constraints import constraint_of
 from sgl_runtime.server.openai.fields import ChatBody, decode
 from sgl_runtime.server.openai.messages import normalized
 from sgl_runtime.server.openai.output import FINISH, as_error, chat_logprobs, check_ready, forked, usage_of
+from sgl_runtime.server.openai.reader import AnswerReader
 from sgl_runtime.server.openai.sampling import choices_of, program_options, sampling_of, seeded
 from sgl_runtime.server.openai.tools import ToolPlan, plan_tools
 from sgl_runtime.server.responses import Answer, Events, sse
@@ -37,11 +38,16 @@ class ChatRequest:
     operations: list[Operation]
     n: int
     plan: ToolPlan
+    reasoning: ReasoningFormat | None
+    """None: the answer is not searched for reasoning."""
     id: str = field(default_factory=lambda: new_id("chatcmpl"))
     created: int = field(default_factory=lambda: int(time.time()))
 
     def head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.serving.model}
+
+    def reader(self) -> AnswerReader:
+        return AnswerReader(self.reasoning, self.plan.format)
 
     @property
     def wants_logprobs(self) -> bool:
@@ -69,14 +75,16 @@ def prepare(body: ChatBody, serving: Serving, tenant: str) -> ChatRequest:
     sampling = sampling_of(
         body, serving.info.generation, max_tokens=_max_tokens(body), logprobs=_logprobs(body)
     )
-    if plan.format is not None:
+    reasoning = None if constraint is not None or body.skip_special_tokens is False else serving.reasoning
+    if plan.format is not None or reasoning is not None:
         sampling = msgspec.structs.replace(sampling, skip_special_tokens=False)
     gens = [
         Gen(id=index, sampling=seeded(sampling, index), constraint=constraint or plan.constraint)
         for index in range(n)
     ]
     options = program_options(body, serving.namespace(tenant, body.cache_salt))
-    return ChatRequest(serving, body, options, forked([[_prompt(body, plan, n, serving)]], [gens]), n, plan)
+    operations = forked([[_prompt(body, plan, n, serving)]], [gens])
+    return ChatRequest(serving, body, options, operations, n, plan, reasoning)
 
 
 def _prompt(body: ChatBody, plan: ToolPlan, node: int, serving: Serving) -> Chat:
@@ -147,25 +155,21 @@ async def _answer(chat: ChatRequest) -> bytes:
 
 
 def _choice(chat: ChatRequest, index: int, ready: Ready) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": ready.text, "refusal": None}
-    finish = FINISH[ready.finish_reason]
-    if chat.plan.format is not None:
-        text, calls = chat.plan.format.parse(ready.text)
-        if calls:
-            message |= {
-                "content": text or None,
-                "tool_calls": [_call(new_id("call"), call.name, call.arguments) for call in calls],
-            }
-            finish = finish if finish == "length" else "tool_calls"
-        else:
-            message["content"] = text
+    reader = chat.reader()
+    message = reader.message(ready.text)
     return {
         "index": index,
         "message": message,
         "logprobs": chat_logprobs(ready.logprobs, chat.serving.tokenizer) if chat.wants_logprobs else None,
-        "finish_reason": finish,
+        "finish_reason": _finish(ready, reader),
         **_extras(ready),
     }
+
+
+def _finish(ready: Ready, reader: AnswerReader) -> str:
+    if reader.calls and ready.finish_reason != "length":
+        return "tool_calls"
+    return FINISH[ready.finish_reason]
 
 
 def _extras(ready: Ready) -> dict[str, Any]:
@@ -174,10 +178,6 @@ def _extras(ready: Ready) -> dict[str, Any]:
     if ready.unenforced:
         extras["unenforced"] = list(ready.unenforced)
     return extras
-
-
-def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -205,8 +205,7 @@ class _Writer:
         self._head = chat.head("chat.completion.chunk")
         stream_options = chat.body.stream_options
         self._usage = bool(stream_options and stream_options.include_usage)
-        form = chat.plan.format
-        self._parsers = None if form is None else [ToolCallParser(form) for _ in range(chat.n)]
+        self._readers = [chat.reader() for _ in range(chat.n)]
         self._begun: set[int] = set()
 
     def write(self, events: Sequence[Event]) -> tuple[bytes, SglError | None]:
@@ -241,14 +240,7 @@ class _Writer:
         logprobs = None
         if self._chat.wants_logprobs and event.logprobs:
             logprobs = chat_logprobs(event.logprobs, self._chat.serving.tokenizer)
-        if self._parsers is None:
-            return (
-                [self._choice(event.node, {"content": event.text}, logprobs=logprobs)]
-                if event.text or logprobs
-                else []
-            )
-        parts = self._parsers[event.node].push(event.text)
-        deltas = [_part(part) for part in parts] or ([{}] if logprobs else [])
+        deltas = self._readers[event.node].push(event.text) or ([{}] if logprobs else [])
         # the log probabilities of a delta go with the first chunk that it becomes
         return [
             self._choice(event.node, delta, logprobs=logprobs if at == 0 else None)
@@ -256,14 +248,9 @@ class _Writer:
         ]
 
     def _end(self, event: Ready) -> list[bytes]:
-        finish, parts = FINISH[event.finish_reason], []
-        if self._parsers is not None:
-            parser = self._parsers[event.node]
-            parts = parser.finish()
-            if parser.calls and finish != "length":
-                finish = "tool_calls"
-        last = self._choice(event.node, {}, finish=finish, extras=_extras(event))
-        return [*(self._choice(event.node, _part(part)) for part in parts), last]
+        reader = self._readers[event.node]
+        rest = [self._choice(event.node, delta) for delta in reader.finish()]
+        return [*rest, self._choice(event.node, {}, finish=_finish(event, reader), extras=_extras(event))]
 
     def _choice(
         self,
@@ -288,12 +275,3 @@ class _Writer:
         if self._usage:
             data["usage"] = usage
         return sse(msgspec.json.encode(data))
-
-
-def _part(part: ToolPart) -> dict[str, Any]:
-    """A parsed piece as OpenAI's delta: a call's id and name come once, its arguments in fragments."""
-    if part.kind == "text":
-        return {"content": part.text}
-    if part.kind == "call":
-        return {"tool_calls": [{"index": part.index, **_call(new_id("call"), part.text, "")}]}
-    return {"tool_calls": [{"index": part.index, "function": {"arguments": part.text}}]}

@@ -9,7 +9,6 @@ from typing import Any
 
 from sgl_lang.errors import Cancelled, SglError
 from sgl_lang.tree import End, Extend, Failed, Fork, Gen, Node, Operation, Ready, TokenLogprob, Usage
-from sgl_runtime.server.failures import to_error
 
 __all__ = ["FINISH", "as_error", "chat_logprobs", "check_ready", "forked", "usage_of"]
 
@@ -43,7 +42,7 @@ def forked(prompts: Sequence[Sequence[Node]], gens: Sequence[Sequence[Gen]]) -> 
 
 def as_error(event: Failed) -> SglError:
     """Any failure inside a completion fails the request."""
-    return to_error(event.error)
+    return event.error.to_error()
 
 
 def check_ready(event: Ready) -> Ready:
@@ -61,7 +60,7 @@ def usage_of(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": 0, "forced_tokens": usage.forced_tokens},
+        "completion_tokens_details": {"forced_tokens": usage.forced_tokens},
     }
 
 
