@@ -55,8 +55,6 @@ class EngineConfig:
     quantization: str | None = None
     max_context: int | None = None
     threads: int | None = None
-    trust_model_name: str | None = None
-    """Name shown to clients instead of the folder's."""
 
     page_size: int = 16
     num_pages: int | None = None

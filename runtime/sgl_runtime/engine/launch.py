@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,16 @@ def launch(model: str | Path | None = None, *, own_process: bool = False, **opti
 
 def make_engine(config: EngineConfig) -> Engine:
     """An engine with all of its parts loaded, not started yet."""
-
     from sgl_runtime.model import load_runner
     from sgl_runtime.tokens import ChatTemplate, Tokenizer
 
-    folder = _folder(config)
+    folder, device = _folder(config), _device(config.device)
+    if config.overlap is None:
+        config = replace(config, overlap=device != "cpu")
     runner = load_runner(
         folder,
         dtype=config.dtype,
-        device=_device(config.device),
+        device=device,
         page_size=config.page_size,
         num_pages=config.num_pages,
         memory_bytes=config.kv_memory_bytes,

@@ -8,6 +8,7 @@ or when the engine's loop dies, with exit status 1 and every open program told.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import queue
@@ -96,6 +97,9 @@ class Worker:
 
     def run(self) -> int:
         """Serve until told to stop; the exit status."""
+        gc.collect()
+        gc.freeze()  # the model and the vocabulary stay: the collector need not look at them again
+        gc.set_threshold(20_000, 20, 50)
         self._engine.start()
         self._outbox.put(Hello(self._engine.runner.info))  # type: ignore[attr-defined]
         while self._engine.failure is None and os.getppid() == self._parent:
