@@ -49,7 +49,7 @@ def trie_nodes(sequences: list[list[int]]) -> int:
 
 @pytest.fixture(scope="module")
 def engine():
-    engine = sgl.Engine(min_shared_tokens=1)
+    engine = sgl.Engine(min_shared_tokens=1, dtype="float32")  # bfloat16 sums depend on the batch
     yield engine
     engine.close()
 
