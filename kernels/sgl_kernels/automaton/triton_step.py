@@ -93,7 +93,7 @@ def _step(
     table = next_all + tl.load(offset + which) + now.to(tl.int64) * tl.load(classes + which)
     heat = tl.load(temperature + row)
 
-    peak = float("-inf")
+    peak = tl.full([], float("-inf"), dtype=tl.float32)
     best = tl.zeros([], dtype=tl.int32)
     broken = tl.zeros([], dtype=tl.int32)
     for begin in range(0, size, BLOCK):
@@ -116,7 +116,7 @@ def _step(
             high = _ordered(peak).to(tl.int64) + 1
             while high - low > 1:
                 middle = (low + high) >> 1
-                count, _ = _tally(
+                count, _unused_mass = _tally(
                     logits, class_of, table, held, size, peak, heat, middle.to(tl.int32), 0.0, BLOCK
                 )
                 enough = count >= wanted_count
@@ -125,19 +125,19 @@ def _step(
             cut = low.to(tl.int32)
         share = tl.load(top_p + row)
         if share < 1.0:
-            _, whole = _tally(logits, class_of, table, held, size, peak, heat, cut, 0.0, BLOCK)
+            _unused_whole, whole = _tally(logits, class_of, table, held, size, peak, heat, cut, 0.0, BLOCK)
             low = cut.to(tl.int64)
             high = _ordered(peak).to(tl.int64) + 1
             while high - low > 1:
                 middle = (low + high) >> 1
-                _, mass = _tally(
+                _unused_count, share_mass = _tally(
                     logits, class_of, table, held, size, peak, heat, middle.to(tl.int32), 0.0, BLOCK
                 )
-                enough = mass >= share * whole
+                enough = share_mass >= share * whole
                 low = tl.where(enough, middle, low)
                 high = tl.where(enough, high, middle)
             cut = low.to(tl.int32)
-        _, total = _tally(logits, class_of, table, held, size, peak, heat, cut, least, BLOCK)
+        _unused_total, total = _tally(logits, class_of, table, held, size, peak, heat, cut, least, BLOCK)
 
         key = _mix(tl.load(seed + row).to(tl.uint64, bitcast=True) + 0x9E3779B97F4A7C15)
         place = (tl.load(counter + row) + 1).to(tl.uint64, bitcast=True)
