@@ -90,7 +90,9 @@ def test_every_engine_and_server_option_is_on_the_command_line(capsys):
 
 def test_help_starts_fast():
     """No web framework, no torch."""
-    code = "import sys, sgl_runtime.cli as c; c._parser(); print({'torch', 'fastapi'} & set(sys.modules) or '')"
+    code = (
+        "import sys, sgl_runtime.cli as c; c._parser(); print({'torch', 'fastapi'} & set(sys.modules) or '')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

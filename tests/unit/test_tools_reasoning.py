@@ -31,8 +31,6 @@ def test_reasoning_that_never_ends_is_no_answer():
     assert FORM.parse("<|think|>1 + 1 <|/th") == ("1 + 1 <|/th", "")
 
 
-@pytest.mark.parametrize(
-    ("special", "wanted"), [(["<|think|>", "<|/think|>"], FORM), (["<|think|>"], None), ([], None)]
-)
-def test_formats_are_found_by_their_tokens(special, wanted):
-    assert find_reasoning(special) is wanted
+def test_formats_are_found_by_their_tokens():
+    assert find_reasoning(["<|think|>", "<|/think|>"]) is FORM
+    assert find_reasoning(["<|think|>"]) is None
