@@ -39,7 +39,8 @@ def vocabularies() -> list[Vocabulary]:
 
 
 def table_for(pattern: str, vocabulary: Vocabulary) -> TokenTable:
-    return build_table(compile_pattern(pattern, Budget()), trie_of(vocabulary), Budget())
+    trie, budget = trie_of(vocabulary), Budget(Limits(seconds=60))
+    return build_table(compile_pattern(pattern, budget), trie, budget)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -158,7 +159,7 @@ def test_real_vocabulary_against_outlines(qwen: Vocabulary) -> None:
     theirs = outlines.Vocabulary(end, by_text)
     for name in ("date", "uuid", "email"):  # not "words": outlines prefers green and loses greenish
         guide = outlines.Guide(outlines.Index(PATTERNS[name], theirs))
-        matcher = compile_automaton(Regex(PATTERNS[name]), qwen).matcher()
+        matcher = compile_automaton(Regex(PATTERNS[name]), qwen, Limits(seconds=60)).matcher()
         rng = random.Random(name)
         for _ in range(12):
             mine = allowed_tokens(matcher) - qwen.eos_token_ids
@@ -168,6 +169,34 @@ def test_real_vocabulary_against_outlines(qwen: Vocabulary) -> None:
             token = rng.choice(sorted(mine))
             assert matcher.accept(token)
             guide.advance(token, return_tokens=False)
+
+
+def test_real_vocabulary_against_xgrammar(qwen: Vocabulary) -> None:
+    xgrammar = pytest.importorskip("xgrammar")
+    torch = pytest.importorskip("torch")
+    info = xgrammar.TokenizerInfo(
+        list(qwen.tokens),
+        xgrammar.VocabType.RAW,
+        vocab_size=qwen.size,
+        stop_token_ids=sorted(qwen.eos_token_ids),
+    )
+    compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
+    for name in ("date", "uuid", "email", "words", "utf8"):
+        theirs = xgrammar.GrammarMatcher(compiler.compile_regex(PATTERNS[name]))
+        mine = compile_automaton(Regex(PATTERNS[name]), qwen, Limits(seconds=60)).matcher()
+        rng = random.Random(name)
+        for _ in range(15):
+            row = np.zeros(qwen.mask_words, np.int32)
+            other = torch.full((1, qwen.mask_words), -1, dtype=torch.int32)
+            mine.fill_mask(row)
+            theirs.fill_next_token_bitmask(other, 0)
+            assert (row == other[0].numpy()).all(), name
+            tokens = sorted(allowed_tokens(mine) - qwen.eos_token_ids)
+            if not tokens:
+                break
+            token = rng.choice(tokens)
+            assert mine.accept(token)
+            assert theirs.accept_token(token)
 
 
 def test_forced_tokens_are_canonical(qwen: Vocabulary) -> None:
@@ -194,3 +223,16 @@ def test_forced_tokens_are_canonical(qwen: Vocabulary) -> None:
         at += len(step)
     assert matcher.complete
     assert forced_count >= 3
+
+
+def test_kept_rows_are_bounded_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = byte_vocabulary()
+    monkeypatch.setattr("sgl_grammars.automaton.matcher.ROW_BYTES", 4 * 4 * vocabulary.mask_words)
+    grammar = compile_automaton(Regex("[a-c]{20}"), vocabulary)
+    for _ in range(2):
+        matcher = grammar.matcher()
+        for _ in range(20):
+            assert allowed_tokens(matcher) == {97, 98, 99}
+            assert matcher.accept(97)
+        assert allowed_tokens(matcher) == {256}
+    assert len(grammar._rows) <= 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -40,15 +39,17 @@ def compile_automaton(
     A schema must have been read and rewritten by `sgl_grammars.schema` before. Raises `NotRegular` or `TooLarge` where
     another engine has to take over, and `InvalidConstraint` where none can.
     """
+    trie = trie_of(vocabulary)  # once per vocabulary, so outside of the constraint's time
     budget = Budget(limits)
     dfa = build_dfa(constraint, budget)
-    grammar = AutomatonGrammar(vocabulary, build_table(dfa, trie_of(vocabulary), budget))
+    grammar = AutomatonGrammar(vocabulary, build_table(dfa, trie, budget))
     grammar.forcer = forcer
+    grammar.warm()
     return grammar
 
 
 class AutomatonGrammar(CompiledGrammar):
-    """A token table with the mask rows that were asked for, least recently used first out."""
+    """A token table with the mask rows that were asked for; the oldest go first when there are too many."""
 
     backend = "automaton"
 
@@ -60,7 +61,7 @@ class AutomatonGrammar(CompiledGrammar):
         self.final: list[bool] = [not row.any() for row in table.next]
         self._width = vocabulary.mask_words
         self._room = max(ROW_BYTES // (4 * self._width), 1)
-        self._rows: OrderedDict[int, Row] = OrderedDict()
+        self._rows: dict[int, Row] = {}
         self._lock = threading.Lock()
         self._forced: dict[int, bytes] = {}
 
@@ -69,17 +70,18 @@ class AutomatonGrammar(CompiledGrammar):
 
     def row(self, state: int) -> Row:
         """The mask row of a state, end tokens included; not to be written to."""
-        with self._lock:
-            kept = self._rows.get(state)
-            if kept is not None:
-                self._rows.move_to_end(state)
-                return kept
-        made = self._make_row(state)
-        with self._lock:
-            self._rows[state] = made
-            while len(self._rows) > self._room:
-                self._rows.popitem(last=False)
-        return made
+        kept = self._rows.get(state)
+        if kept is None:
+            kept = self._make_row(state)
+            with self._lock:
+                self._rows[state] = kept
+                while len(self._rows) > self._room:
+                    del self._rows[next(iter(self._rows))]
+        return kept
+
+    def warm(self) -> None:
+        """Do now what the first mask would have to do."""
+        self.row(self.start)
 
     def _make_row(self, state: int) -> Row:
         live = np.flatnonzero(self.table.next[state])
@@ -148,6 +150,13 @@ class AutomatonMatcher(Matcher):
     def state(self) -> int:
         """The state of the token table (see `TokenTable`), for rows that move on to a device."""
         return self._path[-1]
+
+    def fill_mask(self, row: Row) -> None:
+        """See `Matcher`; a row that is kept has its end tokens in it, so copying it is all there is to do."""
+        if self._ended:
+            super().fill_mask(row)
+        else:
+            np.copyto(row, self.compiled.row(self._path[-1]))
 
     def _advance(self, token: int) -> bool:
         state = self.compiled.table.step(self._path[-1], token)
