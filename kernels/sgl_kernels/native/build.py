@@ -25,6 +25,8 @@ _FLAGS = (
     # errno and floating-point traps stop loops from being vectorised; nobody reads them
     "-fno-math-errno",
     "-fno-trapping-math",
+    # scratch memory changes its type on the way
+    "-fno-strict-aliasing",
     "-w",
 )
 _TIMEOUT_S = 120

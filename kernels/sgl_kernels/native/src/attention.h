@@ -136,12 +136,99 @@ static inline float soften(float* scores, long count, float scale) {
 
 constexpr long KEYS_AT_ONCE = 256;  // keys of one chunk stay in the first two cache levels while all rows use them
 
-// rows query rows [row][dim], `stride` apart; row i sees the first visible[i] tokens. scores: scratch, rows x
-// score_stride. Writes out like queries.
+#if defined(SGL_AVX512_BF16)
+// out[r] [64] += the sum over `count` tokens of weights[r][t] * 64 columns of token t's value, for ROWS rows at once. Two
+// tokens are multiplied and added by one instruction; weights are bfloat16, 0 beyond what a row may see.
+template <int ROWS>
+static inline void mix_pairs(const bf16* weights, long weight_stride, const bf16* const* keys, long to_value, long count,
+                             float* out, long out_stride) {
+    __m512 sums[ROWS][2][2];
+    for (auto& row : sums)
+        for (auto& half : row)
+            for (auto& s : half) s = _mm512_setzero_ps();
+    for (long t = 0; t < count; t += 2) {
+        const bf16 *first = keys[t] + to_value, *second = keys[t + 1] + to_value;
+        fetch(keys[t + FETCH_KEYS] + to_value, 64);
+        fetch(keys[t + 1 + FETCH_KEYS] + to_value, 64);
+        for (int h = 0; h < 2; ++h) {
+            __m512i a = _mm512_loadu_si512(first + 32 * h), b = _mm512_loadu_si512(second + 32 * h);
+            __m512bh low = (__m512bh)_mm512_unpacklo_epi16(a, b), high = (__m512bh)_mm512_unpackhi_epi16(a, b);
+            for (int r = 0; r < ROWS; ++r) {
+                uint32_t pair;
+                std::memcpy(&pair, weights + r * weight_stride + t, sizeof pair);
+                __m512bh weight = (__m512bh)_mm512_set1_epi32(int(pair));
+                sums[r][h][0] = _mm512_dpbf16_ps(sums[r][h][0], low, weight);
+                sums[r][h][1] = _mm512_dpbf16_ps(sums[r][h][1], high, weight);
+            }
+        }
+    }
+    // unpacking left columns 0-3, 8-11, 16-19, 24-27 in the first sum and the others in the second
+    const __m512i front = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i back = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+    for (int r = 0; r < ROWS; ++r)
+        for (int h = 0; h < 2; ++h) {
+            float* to = out + r * out_stride + 32 * h;
+            vec one = (vec)_mm512_permutex2var_ps(sums[r][h][0], front, sums[r][h][1]);
+            vec two = (vec)_mm512_permutex2var_ps(sums[r][h][0], back, sums[r][h][1]);
+            store(to, load(to) + one);
+            store(to + 16, load(to + 16) + two);
+        }
+}
+
+// Weights of all rows as bfloat16, in place of the first half of each row of scores.
+static inline bf16* shorten(float* scores, long stride, int rows, const long* visible, long longest) {
+    bf16* all = reinterpret_cast<bf16*>(scores);
+    for (int r = 0; r < rows; ++r) {
+        bf16* out = all + r * 2 * stride;
+        long t = 0;
+        for (; t + LANES <= visible[r]; t += LANES) store(out + t, load(scores + r * stride + t));
+        for (; t < visible[r]; ++t) narrow(scores[r * stride + t], out + t);
+        std::memset(out + t, 0, (longest + 2 - t) * sizeof(bf16));
+    }
+    return all;
+}
+#endif
+
+// Rows of scores made into weights, and the values mixed by them: mixed [rows][dim], not yet divided by the totals.
 template <class W>
-static inline void attend_rows(const W* queries, W* out, long stride, int rows, const long* visible,
-                               const W* const* keys, long to_value, int dim, float scale, float* scores,
-                               long score_stride, float* mixed) {
+static inline void mix_rows(float* scores, long stride, int rows, const long* visible, long longest,
+                            const W* const* keys, long to_value, int dim, float* mixed) {
+#if defined(SGL_AVX512_BF16)
+    if constexpr (sizeof(W) == 2) {
+        if (dim % 64 == 0) {
+            const bf16* weights = shorten(scores, stride, rows, visible, longest);
+            for (long start = 0; start < longest; start += KEYS_AT_ONCE) {
+                long count = std::min(longest - start, KEYS_AT_ONCE);
+                for (int d = 0; d < dim; d += 64) {
+                    int r = 0;
+                    for (; r + 4 <= rows; r += 4)
+                        mix_pairs<4>(weights + r * 2 * stride + start, 2 * stride, keys + start, to_value + d, count,
+                                     mixed + r * dim + d, dim);
+                    for (; r < rows; ++r)
+                        mix_pairs<1>(weights + r * 2 * stride + start, 2 * stride, keys + start, to_value + d, count,
+                                     mixed + r * dim + d, dim);
+                }
+            }
+            return;
+        }
+    }
+#endif
+    for (long start = 0; start < longest; start += KEYS_AT_ONCE)
+        for (int r = 0; r < rows; ++r) {
+            long count = std::min(visible[r], start + KEYS_AT_ONCE) - start;
+            if (count > 0)
+                mix_values(scores + r * stride + start, keys + start, to_value, count, dim, mixed + r * dim);
+        }
+}
+
+constexpr int MOST_ROWS = 64;
+
+// Query row i lies at queries + offsets[i] and sees the first visible[i] tokens; out has the same places. Scratch: scores
+// [rows][stride], stride at least the most visible tokens rounded up to 16, plus 16; mixed [rows][dim].
+template <class W>
+static inline void attend_rows(const W* queries, W* out, const long* offsets, int rows, const long* visible,
+                               const W* const* keys, long to_value, int dim, float scale, float* scores, long stride,
+                               float* mixed) {
     long longest = *std::max_element(visible, visible + rows);
     for (long start = 0; start < longest; start += KEYS_AT_ONCE)
         for (int r = 0; r < rows; ++r) {
@@ -149,19 +236,14 @@ static inline void attend_rows(const W* queries, W* out, long stride, int rows, 
             for (long t = start; t < end; t += 16) {
                 if (r == 0)
                     for (long ahead = t + FETCH_KEYS; ahead < t + FETCH_KEYS + 16; ++ahead) fetch(keys[ahead], dim);
-                score16(queries + r * stride, keys + t, dim, scores + r * score_stride + t);
+                score16(queries + offsets[r], keys + t, dim, scores + r * stride + t);
             }
         }
-    float totals[64];
-    for (int r = 0; r < rows; ++r) totals[r] = soften(scores + r * score_stride, visible[r], scale);
+    float totals[MOST_ROWS];
+    for (int r = 0; r < rows; ++r) totals[r] = soften(scores + r * stride, visible[r], scale);
     std::fill(mixed, mixed + rows * dim, 0.0f);
-    for (long start = 0; start < longest; start += KEYS_AT_ONCE)
-        for (int r = 0; r < rows; ++r) {
-            long count = std::min(visible[r], start + KEYS_AT_ONCE) - start;
-            if (count > 0)
-                mix_values(scores + r * score_stride + start, keys + start, to_value, count, dim, mixed + r * dim);
-        }
-    for (int r = 0; r < rows; ++r) narrow_all(mixed + r * dim, 1.0f / totals[r], dim, out + r * stride);
+    mix_rows(scores, stride, rows, visible, longest, keys, to_value, dim, mixed);
+    for (int r = 0; r < rows; ++r) narrow_all(mixed + r * dim, 1.0f / totals[r], dim, out + offsets[r]);
 }
 
 }  // namespace sgl

@@ -99,7 +99,7 @@ template <class W> class Decoder final : public Stepper {
     struct Own {  // scratch of one thread
         Buffer<float> scores, mixed;
         std::vector<const W*> keys;
-        std::vector<long> visible;
+        std::vector<long> visible, offsets;
     };
 
     bool valid(const SglStep& s) const {
@@ -327,13 +327,18 @@ template <class W> class Decoder final : public Stepper {
             for (long i = 0; i < c_.page_size && t < context; ++i, ++t) own.keys[t] = key + i * dim;
         }
         std::fill(own.keys.begin() + context, own.keys.end(), own.keys[context - 1]);
-        for (long t = from; t < to; ++t) {
-            own.visible.assign(group, context - (to - 1 - t));
-            W* queries = queries_.data() + (first + t) * query_ + head * group * dim;
-            W* out = mixed_.data() + (first + t) * query_ + head * group * dim;
-            attend_rows<W>(queries, out, dim, int(group), own.visible.data(), own.keys.data(), side_, int(dim), scale_,
-                           own.scores.get(group * padded), padded, own.mixed.get(group * dim));
-        }
+        own.visible.clear();
+        own.offsets.clear();
+        for (long t = from; t < to; ++t)
+            for (long g = 0; g < group; ++g) {
+                own.visible.push_back(context - (to - 1 - t));
+                own.offsets.push_back((first + t) * query_ + (head * group + g) * dim);
+            }
+        long rows = (to - from) * group, stride = padded + 16;
+        float *scores = own.scores.get(rows * stride), *mixed = own.mixed.get(rows * dim);
+        for (long r = 0; r < rows; r += MOST_ROWS)
+            attend_rows<W>(queries_.data(), mixed_.data(), own.offsets.data() + r, int(std::min<long>(rows - r, MOST_ROWS)),
+                           own.visible.data() + r, own.keys.data(), side_, int(dim), scale_, scores, stride, mixed);
     }
 
     SglConfig c_;
