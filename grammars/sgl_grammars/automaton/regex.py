@@ -16,6 +16,9 @@ __all__ = ["compile_pattern"]
 # Stand-ins for the ends of the text while anchors are resolved; no UTF-8 text contains these bytes.
 _BEGIN, _END = 0xFE, 0xFF
 
+_LARGE = 1000
+"""Larger automata are stacks of parts that are reduced already; what is left to merge is not worth looking for."""
+
 
 def compile_pattern(pattern: str, budget: Budget, *, dialect: Dialect = "regex", search: bool = False) -> Dfa:
     """Texts that match `pattern` as a whole, or (`search`) contain a match, as JSON Schema means it.
@@ -30,7 +33,8 @@ def compile_pattern(pattern: str, budget: Budget, *, dialect: Dialect = "regex",
     if search:
         anything = combine.star(combine.characters(ANY), budget)
         parts = [*([] if begin else [anything]), *parts, *([] if end else [anything])]
-    return reduce(combine.concat(parts, budget))
+    whole = combine.concat(parts, budget)
+    return whole if whole.size > _LARGE else reduce(whole)
 
 
 def _outer_anchors(node: Node) -> tuple[Node, bool, bool]:
