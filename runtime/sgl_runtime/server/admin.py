@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sgl_lang.errors import EngineFailure, InvalidRequest
+from sgl_runtime.program.text import Codec, Pending, Piece, TokenizerLike
 from sgl_runtime.server.openai.fields import decode
 from sgl_runtime.server.openai.messages import normalized
 from sgl_runtime.server.serving import Serving
@@ -125,26 +127,11 @@ def _tokens(body: TokenizeBody, serving: Serving) -> list[int]:
     return encode_pieces(pieces, tokenizer)
 
 
-def encode_pieces(pieces: list[tuple[str, bool]], tokenizer: Any) -> list[int]:
-    """Tokens of template pieces: special tokens where they count, the text between them as one."""
-    ids: list[int] = []
-    text = ""
-    for piece, special in pieces:
-        for part, token in _split(piece, tokenizer) if special else [(piece, None)]:
-            if token is None:
-                text += part
-                continue
-            ids += [*tokenizer.encode(text), token]
-            text = ""
-    return ids + list(tokenizer.encode(text))
-
-
-def _split(text: str, tokenizer: Any) -> list[tuple[str, int | None]]:
-    names = sorted(tokenizer.vocabulary.special, key=len, reverse=True)
-    if not names:
-        return [(text, None)]
-    parts = re.split("(" + "|".join(map(re.escape, names)) + ")", text)
-    return [(part, tokenizer.vocabulary.special.get(part)) for part in parts if part]
+def encode_pieces(pieces: Iterable[Piece], tokenizer: TokenizerLike) -> list[int]:
+    """Tokens of template pieces, as the engine makes them."""
+    codec, pending = Codec(tokenizer), Pending()
+    pending.pieces(0, pieces, codec)
+    return pending.flush(codec)[0]
 
 
 async def detokenize(request: Request, serving: Serving) -> Response:
