@@ -22,6 +22,7 @@ class Limits:
     nodes: int = 20_000
     branches: int = 4_096
     fork_width: int = 1_024
+    fork_depth: int = 256
     choices: int = 1_024
     text_bytes: int = 8 << 20
     """Bytes of constant text (and of filled holes) in one node."""

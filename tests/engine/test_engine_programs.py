@@ -517,6 +517,18 @@ def test_branches_that_wait_for_each_other_are_reported() -> None:
     assert outcome(collected) == "program_error"
 
 
+def test_forks_inside_forks_are_bounded() -> None:
+    operations: list[Any] = [extend(Text(id=0, text="go"))]
+    operations += [Fork(branch=branch, children=(branch + 1,)) for branch in range(300)]
+    failure = only_failure(run_program(make_engine(), operations))
+    assert (failure.branch, failure.error.code) == (None, "invalid_request")
+    assert "256 forks" in failure.error.message
+    engine = make_engine()
+    deep = run_program(engine, [*operations[:257], Cancel()])
+    assert outcome(deep) == "cancelled"
+    check_empty(engine)
+
+
 def test_values_of_failed_nodes_fail_who_needs_them() -> None:
     collected = run_program(
         make_engine(),

@@ -407,9 +407,6 @@ class Engine:
     def truncate(self, sequence: Sequence, length: int) -> None:
         self.memory.truncate(sequence, length)
 
-    def publish(self, sequence: Sequence) -> None:
-        self.memory.publish(sequence, sequence.written)
-
     def lease(self, sequence: Sequence, seconds: float) -> None:
         if seconds <= 0:
             return

@@ -72,6 +72,9 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
+_CLOSE_S = 10.0
+
+
 class _Computer:
     """Runs one step on the model; the same for every executor."""
 
@@ -150,7 +153,7 @@ class ThreadExecutor:
 
     def close(self) -> None:
         self._tickets.put(None)
-        self._thread.join()
+        self._thread.join(_CLOSE_S)  # a thread that waits for rows that will never come is left behind
 
     def _work(self) -> None:
         if self._on_thread is not None:

@@ -55,8 +55,6 @@ class Choosing:
 
     def _prefix_done(self, found: Found) -> None:
         self._given[()] = found[len(self._prefix) - 1]
-        host = self._walker.host
-        host.publish(self._branch.sequence)
         for path in self._plan.runs:
             self._run(self._prefix, path, self._given)
             if self._node.method == "unconditional_normalized":

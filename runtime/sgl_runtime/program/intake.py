@@ -40,6 +40,8 @@ def add_fork(program: Program, operation: Fork, limits: Limits) -> list[Branch]:
         )
     if len(program.branches) + len(operation.children) > limits.branches:
         raise InvalidRequest(f"more than {limits.branches} branches", place="children")
+    if parent.depth >= limits.fork_depth:
+        raise InvalidRequest(f"more than {limits.fork_depth} forks inside each other", place="children")
     children = []
     for child_id in operation.children:
         if child_id in program.branches or child_id < 0:
@@ -51,6 +53,7 @@ def add_fork(program: Program, operation: Fork, limits: Limits) -> list[Branch]:
             sequence=sequence,
             state="unborn",
             begun=True,
+            depth=parent.depth + 1,
             place=len(parent.children),
         )
         program.branches[child_id] = child

@@ -68,10 +68,8 @@ class Branch:
     children: list[Branch] = field(default_factory=list)
     place: int = 0
     """Among the children of its parent."""
-
-    @property
-    def depth(self) -> int:
-        return 0 if self.parent is None else self.parent.depth + 1
+    depth: int = 0
+    """Forks above it."""
 
     @property
     def settled(self) -> bool:

@@ -87,9 +87,6 @@ class Host(Protocol):
         """`sequence` wants nothing any more; its KV goes to the cache (`keep`) or is freed."""
 
     def truncate(self, sequence: Sequence, length: int) -> None: ...
-    def publish(self, sequence: Sequence) -> None:
-        """Make the KV that is there visible to sequences with the same tokens."""
-
     def met(self, sequence: Sequence) -> None:
         """The goal is reached; unless there is another at once, the KV goes to the cache."""
 
@@ -416,6 +413,7 @@ class Walker:
         if generation.ending is not None:
             self.generation_over(program, branch, goal)
         else:
+            self.show(program, branch)
             self.host.submit(sequence, goal)
 
     def jump(self, goal: Sample, sequence: Sequence, program: Program, *, next_drawn: bool = False) -> bool:
@@ -526,8 +524,6 @@ class Walker:
 
     def _fork(self, program: Program, branch: Branch, mark: ForkMark) -> bool:
         self._flush(program, branch)
-        if branch.sequence.written:
-            self.host.publish(branch.sequence)
         for child_id in mark.children:
             child = program.branches[child_id]
             if child.state != "unborn":
@@ -625,7 +621,7 @@ class Walker:
         branch.ended = True
         branch.generation = None
         program.unsettled -= 1
-        self._drop(branch)
+        self._drop(branch, keep=not isinstance(failure, EngineFailure))
         self.host.emit(program, Failed(branch=branch.id, node=node, error=ErrorInfo.of(failure)))
         rest, branch.queue = branch.queue, deque()
         for step in rest:
@@ -641,9 +637,10 @@ class Walker:
         self._tell_joins(program, branch)
         self.wake(program, branch)
 
-    def _drop(self, branch: Branch) -> None:
+    def _drop(self, branch: Branch, *, keep: bool) -> None:
+        """Let go of everything that `branch` has; KV that a broken step may have written is not kept."""
         for sequence in (branch.sequence, *branch.parts):
-            self.host.withdraw(sequence, keep=False)
+            self.host.withdraw(sequence, keep=keep)
         branch.parts = []
         branch.generation = None
 
@@ -651,13 +648,13 @@ class Walker:
         """The program is over with an error; nothing of it stays held."""
         if program.over:
             return
-        self._close(program)
+        self._close(program, keep=not isinstance(error, EngineFailure))
         self.host.emit(program, Failed(error=ErrorInfo.of(error)))
 
-    def _close(self, program: Program) -> None:
+    def _close(self, program: Program, *, keep: bool) -> None:
         program.over = True
         for branch in program.branches.values():
-            self._drop(branch)
+            self._drop(branch, keep=keep)
         program.compiled.clear()
         program.compile_waiters.clear()
         self.host.closed(program)
@@ -666,7 +663,7 @@ class Walker:
         if program.over or not program.ended:
             return
         if program.unsettled == 0:
-            self._close(program)
+            self._close(program, keep=True)
             self.host.emit(program, Finished(usage=program.usage()))
         elif all(
             branch.settled or branch.state == "unborn" or branch.blocked in ("value", "join")
@@ -678,7 +675,7 @@ class Walker:
 def _json(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"is no JSON: {error}", place=place) from None
 
 
