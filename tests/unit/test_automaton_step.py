@@ -41,6 +41,7 @@ def triton_op():
     return importlib.import_module("sgl_kernels.automaton.triton_step").step
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the kernel is tested here directly")
 def test_triton_in_its_interpreter() -> None:
     """Triton must know before its first import that it is to interpret, hence a process of its own."""
@@ -170,10 +171,10 @@ SETTINGS = [
 @pytest.mark.parametrize("options", SETTINGS)
 def test_triton_equals_the_reference(options: dict[str, float], triton_op) -> None:
     packed, _ = automata(DEVICE)
-    which = [0, 1, FREE, 2, 3, 1]
+    which = [0, FREE, 2, 1]
     mine = make_rows(packed, which, DEVICE, **options)
     theirs = copy(mine)
-    for turn in range(4):
+    for turn in range(2):
         logits = noise(len(which), 50 + turn, DEVICE)
         tokens, good = reference.step(logits, packed, theirs)
         with warnings.catch_warnings():
