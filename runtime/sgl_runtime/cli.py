@@ -99,7 +99,12 @@ def _add_serve(commands: Any) -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     options = ServerOptions(**given_options(arguments, ServerOptions))
-    listener = _listen(options)
+    with _listen(options) as listener:
+        _serve_on(listener, options, arguments)
+    return 0
+
+
+def _serve_on(listener: socket.socket, options: ServerOptions, arguments: argparse.Namespace) -> None:
     try:
         import uvicorn
 
@@ -109,14 +114,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             f"{error.name} is not installed", hint='pip install "sgl-lang[server]"'
         ) from None
     client = _launch(arguments)
-    host, port = listener.getsockname()[:2]
-    name = options.served_model_name or client.info().name
-    address = f"[{host}]" if ":" in host else host
-    print(f"sgl: {name} at http://{address}:{port} (OpenAI: http://{address}:{port}/v1)", flush=True)
-    if not options.api_key and not _is_local(host):
-        print(
-            "sgl: anybody who reaches this address can use it; set --api-key to change that", file=sys.stderr
-        )
+    _greet(listener, options.served_model_name or client.info().name, bool(options.api_key))
     config = uvicorn.Config(
         create_app(client, options),
         log_level=arguments.log_level,
@@ -124,7 +122,16 @@ def _serve(arguments: argparse.Namespace) -> int:
         server_header=False,
     )
     uvicorn.Server(config).run(sockets=[listener])
-    return 0
+
+
+def _greet(listener: socket.socket, name: str, has_key: bool) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(f"sgl: {name} at {address} (OpenAI: {address}/v1)", flush=True)
+    if not has_key and not _is_local(host):
+        print(
+            "sgl: anybody who reaches this address can use it; set --api-key to change that", file=sys.stderr
+        )
 
 
 def _listen(options: ServerOptions) -> socket.socket:
