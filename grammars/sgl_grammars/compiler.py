@@ -25,7 +25,7 @@ from sgl_lang.errors import InvalidConstraint, InvalidRequest, SglError, Unsuppo
 
 __all__ = ["Compiler"]
 
-LARGE = 128 << 10  # bytes of a constraint from which it is tried in a worker first
+LARGE = 64 << 10  # bytes of a constraint from which it is tried in a worker first
 
 
 class _NeedsWorker(Exception):
@@ -159,6 +159,8 @@ class Compiler:
                 waiter.set_result(result)
             else:
                 waiter.set_exception(result)
+        if isinstance(result, CompiledGrammar):
+            result.matcher().forced_tokens()  # kept at the start state, which all matchers share
 
     def _compile(self, constraint: Constraint, key: bytes, flight: _Flight) -> CompiledGrammar:
         if not flight.wanted():
@@ -174,7 +176,6 @@ class Compiler:
             raise InvalidConstraint(f"cannot be compiled: {type(error).__name__}: {error}"[:500]) from error
         compiled.unenforced = tuple(dict.fromkeys((*prepared.unenforced, *compiled.unenforced)))
         compiled.forcer = self.forcer
-        compiled.matcher().forced_tokens()  # kept at the start state, which all matchers share
         return compiled
 
     def _prepare(self, constraint: Constraint, key: bytes, flight: _Flight) -> Prepared:

@@ -109,6 +109,7 @@ class Matcher(ABC):
         self.error: str | None = None
         self.trail = compiled.root if trail is None else trail
         self._ended = ended
+        self._kept: tuple[Trail, Row] | None = None
 
     # What an engine provides; tokens given to it are text tokens or special tokens of the grammar, never end tokens.
 
@@ -153,6 +154,8 @@ class Matcher(ABC):
             self._fill(row)
             asked = np.asarray(tokens, np.int64)
             found = asked[(row[asked >> 5] >> (asked & 31)) & 1 == 1].tolist()
+            if not before:
+                self._kept = (self.trail, row)  # the next mask that is asked for is this one
         if taken:
             self._retract(taken)
         return found
@@ -165,8 +168,16 @@ class Matcher(ABC):
             row.fill(0)
             self.compiled.eos.write(row, True)
             return
-        self._guard(lambda: self._fill(row))
+        if not self._from_kept(row):
+            self._guard(lambda: self._fill(row))
         self.finish_row(row)
+
+    def _from_kept(self, row: Row) -> bool:
+        """Copy the mask of this state if it was made on the way to something else."""
+        if self._kept is None or self._kept[0] is not self.trail:
+            return False
+        row[:] = self._kept[1]
+        return True
 
     def finish_row(self, row: Row) -> None:
         """Set the end tokens of a row that the engine has filled (or could not fill)."""
@@ -183,7 +194,7 @@ class Matcher(ABC):
             return self._ended
         if not self._guard(lambda: self._advance(token)):
             return False
-        self.trail = self.compiled.step(self.trail, token)
+        self.trail, self._kept = self.compiled.step(self.trail, token), None
         return True
 
     def forced_tokens(self) -> list[int]:
@@ -231,7 +242,7 @@ class Matcher(ABC):
         if node is None:
             raise ValueError(f"cannot undo {count} tokens: fewer were accepted")
         self._guard(lambda: self._retract(count))
-        self.trail = node
+        self.trail, self._kept = node, None
 
     def fork(self) -> Matcher:
         """An independent matcher in the same state."""
@@ -284,7 +295,7 @@ def fill_masks(matchers: Sequence[Matcher], masks: Row) -> None:
     copies: list[tuple[int, int]] = []
     groups: dict[type[Matcher], list[tuple[Matcher, int]]] = {}
     for index, matcher in enumerate(matchers):
-        if matcher.error is not None or matcher._ended:
+        if matcher.error is not None or matcher._ended or matcher._kept is not None:
             matcher.fill_mask(masks[index])
             continue
         source = first.setdefault(id(matcher.trail), index)

@@ -9,7 +9,7 @@ import pytest
 from sgl_grammars.compiler import Compiler
 from sgl_grammars.matcher import Matcher
 from sgl_grammars.spec import Choice, JsonSchema, Regex
-from sgl_grammars.testing import byte_vocabulary, take
+from sgl_grammars.testing import allowed_tokens, byte_vocabulary, take
 from sgl_grammars.vocabulary import Vocabulary
 from sgl_lang.errors import SglError
 
@@ -119,6 +119,23 @@ def test_drafts_continue_what_is_forced(compiler) -> None:
     assert b"".join(compiler.vocabulary.tokens[token] for token in likely) == b'{"name":"'
     assert len(likely) > len(forced)  # the quote may merge with what the string begins with
     assert take(matcher, likely) == len(likely)
+
+
+def test_asking_for_forced_tokens_changes_no_mask(compiler) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"id": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}}},
+        "required": ["id", "tags"],
+        "additionalProperties": False,
+    }
+    asked = compiler.compile(JsonSchema(json.dumps(schema))).matcher()
+    silent = compiler.compile(JsonSchema(json.dumps(schema))).matcher()
+    for token in encode(compiler, '{"id":"/a b","tags":["x","","y"]}'):
+        asked.forced_tokens()
+        assert allowed_tokens(asked) == allowed_tokens(silent)
+        assert asked.accept(token)
+        assert silent.accept(token)
+    assert asked.complete
 
 
 def test_states_shared_by_matchers_share_their_forced_tokens(compiler) -> None:

@@ -244,7 +244,7 @@ def test_a_batch_is_filled_like_single_rows(compilers) -> None:
 
 
 def test_an_engine_that_gives_up_ends_one_request_only(compilers) -> None:
-    grammar = compilers["auto"].compile(Regex("a+"))
+    grammar = compilers["llguidance"].compile(Regex("a+"))
     broken, healthy = grammar.matcher(), grammar.matcher()
     broken._fill = lambda row: 1 / 0
     row = np.zeros(VOCABULARY.mask_words, np.int32)
