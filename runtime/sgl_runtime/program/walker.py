@@ -8,9 +8,8 @@ nothing recurses.
 from __future__ import annotations
 
 import copy
-import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -23,7 +22,6 @@ from sgl_lang.errors import (
     InvalidRequest,
     ProgramError,
     SglError,
-    UnsupportedFeature,
 )
 from sgl_lang.tree import (
     ROOT,
@@ -46,7 +44,6 @@ from sgl_lang.tree import (
     Node,
     NodeId,
     Operation,
-    Placed,
     Ready,
     RoleBegin,
     RoleEnd,
@@ -57,19 +54,19 @@ from sgl_lang.tree import (
 )
 from sgl_runtime.config import JumpForward, Limits
 from sgl_runtime.constraint.guide import CompiledLike, Guide
-from sgl_runtime.engine.sequence import Compute, Goal, Known, Sample, Sequence, SequenceOwner
+from sgl_runtime.engine.sequence import Compute, Goal, Sample, Sequence, SequenceOwner
 from sgl_runtime.program import intake
 from sgl_runtime.program.choosing import Choosing
+from sgl_runtime.program.content import Content, ContentHost
 from sgl_runtime.program.generation import Generation
 from sgl_runtime.program.program import Branch, ForkMark, Program
 from sgl_runtime.program.stopping import compile_stop_regex
 from sgl_runtime.program.text import Codec
-from sgl_runtime.tokens.template import check_options
 
 __all__ = ["Host", "Walker"]
 
 
-class Host(Protocol):
+class Host(ContentHost, Protocol):
     """What walking needs from the engine."""
 
     codec: Codec
@@ -104,19 +101,20 @@ class Walker:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.content = Content(host)
         self._ready: deque[tuple[Program, Branch]] = deque()
         self._handlers: dict[type, Callable[[Program, Branch, Any], bool]] = {
-            Text: self._text,
-            Tokens: self._tokens,
-            Chat: self._chat,
-            RoleBegin: self._role_begin,
-            RoleEnd: self._role_end,
+            Text: self.content.text,
+            Tokens: self.content.tokens,
+            Chat: self.content.chat,
+            RoleBegin: self.content.role_begin,
+            RoleEnd: self.content.role_end,
             Gen: self._gen,
             Select: self._select,
             Value: self._value,
             Hole: self._hole,
             Join: self._join,
-            Image: self._image,
+            Image: self.content.image,
             ForkMark: self._fork,
         }
 
@@ -222,7 +220,7 @@ class Walker:
                 branch.queue.popleft()
             step = None
             if branch.ended:
-                self._flush(program, branch)
+                self.content.flush(program, branch)
                 self._branch_done(program, branch)
         except SglError as error:
             self.fail_branch(program, branch, getattr(step, "id", None), error)
@@ -243,59 +241,6 @@ class Walker:
         branch.queue.popleft()
         self._unblock(program, branch)
 
-    # ------------------------------------------------------------------------------------------ known content
-
-    def _text(self, program: Program, branch: Branch, node: Text) -> bool:
-        if node.special:
-            branch.pending.pieces(node.id, [(node.text, True)], self.host.codec)
-        else:
-            branch.pending.text(node.id, node.text)
-        return True
-
-    def _tokens(self, program: Program, branch: Branch, node: Tokens) -> bool:
-        size = self.host.codec.vocabulary.size
-        wrong = next((token for token in node.ids if not 0 <= token < size), None)
-        if wrong is not None:
-            raise InvalidRequest(f"token id {wrong} is not below the vocabulary's {size}", place="tokens.ids")
-        branch.pending.ids(node.id, node.ids, self.host.codec.decode(node.ids))
-        return True
-
-    def _chat(self, program: Program, branch: Branch, node: Chat) -> bool:
-        check_options(node.template_options)
-        pieces = self._template().render(
-            _json(node.messages, "chat.messages"),
-            tools=None if node.tools is None else _json(node.tools, "chat.tools"),
-            add_generation_prompt=node.add_generation_prompt,
-            continue_final_message=node.continue_final_message,
-            **node.template_options,
-        )
-        branch.pending.pieces(node.id, pieces, self.host.codec)
-        return True
-
-    def _role_begin(self, program: Program, branch: Branch, node: RoleBegin) -> bool:
-        if branch.conversation is None:
-            tools = None if node.tools is None else _json(node.tools, "role.tools")
-            branch.conversation = self._template().conversation(tools=tools)
-        elif node.tools is not None:
-            raise InvalidRequest("tools are given with the first role only", place="role.tools")
-        pieces = branch.conversation.begin(node.role, name=node.name, call_id=node.call_id)
-        branch.pending.pieces(node.id, pieces, self.host.codec)
-        return True
-
-    def _role_end(self, program: Program, branch: Branch, node: RoleEnd) -> bool:
-        if branch.conversation is None:
-            raise InvalidRequest("there is no message to end", place="role_end")
-        branch.pending.pieces(node.id, branch.conversation.end(), self.host.codec)
-        return True
-
-    def _template(self) -> Any:
-        if self.host.template is None:
-            raise UnsupportedFeature("this model has no chat template", place="chat", hint="use plain text")
-        return self.host.template
-
-    def _image(self, program: Program, branch: Branch, node: Image) -> bool:
-        raise UnsupportedFeature("this model takes no images", place="image")
-
     def _value(self, program: Program, branch: Branch, node: Value) -> bool:
         if node.of in program.texts:
             branch.pending.text(node.id, program.texts[node.of])
@@ -311,49 +256,10 @@ class Walker:
         for branch in program.value_waiters.pop(node, []):
             self._unblock(program, branch)
 
-    def _flush(self, program: Program, branch: Branch) -> None:
-        """Give tokens to all known content so far."""
-        if not branch.pending.items:
-            return
-        sequence, codec = branch.sequence, self.host.codec
-        plain_start = not sequence.tokens and branch.pending.items[0].ids is None
-        tokens, placements = branch.pending.flush(codec)
-        base = len(sequence.tokens)
-        if plain_start and codec.bos is not None:
-            tokens = [codec.bos, *tokens]
-            first = placements[0]
-            placements = [_shift(item, 1) for item in placements]
-            placements[0] = _shift(first, 0, widen=1)
-        self._check_length(base + len(tokens))
-        sequence.tokens += tokens
-        for item in placements:
-            known = Known(item.node, branch.id, item.text, base + item.start, base + item.end, program.tally)
-            branch.placed.append(known)
-            if program.options.trace:
-                known.on_settled = lambda known: self._placed(program, known)
-            if known.start < known.end:
-                sequence.known.append(known)
-            else:
-                known.report()
-
-    def _placed(self, program: Program, known: Known) -> None:
-        count = known.end - known.start
-        self.host.emit(
-            program,
-            Placed(branch=known.branch, node=known.node, text=known.text, tokens=count, cached=known.cached),
-        )
-
-    def _check_length(self, length: int) -> None:
-        if length > self.host.capacity:
-            raise ContextOverflow(
-                f"{length} tokens do not fit: {self.host.capacity_reason}",
-                hint="shorten the text or raise the limit",
-            )
-
     # --------------------------------------------------------------------------------------------- generation
 
     def _gen(self, program: Program, branch: Branch, node: Gen) -> bool:
-        self._flush(program, branch)
+        self.content.flush(program, branch)
         guide = None
         if node.constraint is not None:
             future: Future[CompiledLike] = program.compiled[node.id]
@@ -497,7 +403,7 @@ class Walker:
     # ------------------------------------------------------------------------------------------------- select
 
     def _select(self, program: Program, branch: Branch, node: Select) -> bool:
-        self._flush(program, branch)
+        self.content.flush(program, branch)
         if len(node.choices) > self.host.limits.choices:
             raise InvalidRequest(
                 f"{len(node.choices)} choices; at most {self.host.limits.choices}", place="choices"
@@ -505,7 +411,7 @@ class Walker:
         if not branch.sequence.tokens:
             raise InvalidRequest("there are zero tokens to go on from", hint="put a text before the select")
         choosing = Choosing(self, program, branch, node)
-        self._check_length(len(branch.sequence.tokens) + choosing.longest)
+        self.content.check_length(len(branch.sequence.tokens) + choosing.longest)
         branch.blocked = "select"
         choosing.start()
         return False
@@ -523,7 +429,7 @@ class Walker:
     # ------------------------------------------------------------------------------------ forks, holes, joins
 
     def _fork(self, program: Program, branch: Branch, mark: ForkMark) -> bool:
-        self._flush(program, branch)
+        self.content.flush(program, branch)
         for child_id in mark.children:
             child = program.branches[child_id]
             if child.state != "unborn":
@@ -537,7 +443,7 @@ class Walker:
         return True
 
     def _hole(self, program: Program, branch: Branch, node: Hole) -> bool:
-        self._flush(program, branch)
+        self.content.flush(program, branch)
         if node.id in program.texts:
             branch.pending.text(node.id, program.texts[node.id])
             return True
@@ -548,7 +454,7 @@ class Walker:
         return self._block(branch, "hole")
 
     def _join(self, program: Program, branch: Branch, node: Join) -> bool:
-        self._flush(program, branch)
+        self.content.flush(program, branch)
         targets = [program.branches[target] for target in node.branches]
         done = [target for target in targets if target.state == "done"]
         failed = sum(target.state == "failed" for target in targets)
@@ -670,17 +576,3 @@ class Walker:
             for branch in program.branches.values()
         ):
             self.fail_program(program, ProgramError("its branches wait for each other, so none can go on"))
-
-
-def _json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"is no JSON: {error}", place=place) from None
-
-
-def _shift(item: Any, by: int, widen: int = 0) -> Any:
-    return type(item)(item.node, item.text, item.start + by, item.end + by + widen)
-
-
-Logprobs = Mapping[int, Mapping[int, float]]
