@@ -50,7 +50,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no cache": {"disable_radix_cache": True},
     "verify": {"jump_forward": "verify"},
     "verify, overlap": {"jump_forward": "verify", "overlap": True},
-    "little memory": {"kv_memory_bytes": None, "num_pages": 70},
+    "little memory": {"kv_memory_bytes": None, "num_pages": 22},
+    "host memory": {"kv_memory_bytes": None, "num_pages": 22, "host_kv_bytes": 8 << 20},
+    "host memory, overlap": {"kv_memory_bytes": None, "num_pages": 22, "host_kv_bytes": 8 << 20, "overlap": True},
     "first come": {"policy": "fcfs", "max_sequences": 3},
 }
 
@@ -203,3 +205,17 @@ def test_64_constrained_programs_at_once() -> None:
     usages = [events[-1].usage for events in together]
     assert sum(usage.prompt_tokens for usage in usages) == sum(map(len, prompts))
     assert sum(usage.prompt_tokens - usage.cached_tokens for usage in usages) == needed
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_evicted_kv_comes_back_from_host_memory_unchanged(overlap: bool, alone: dict[str, Any]) -> None:
+    options = {**BASE, "kv_memory_bytes": None, "num_pages": 22, "host_kv_bytes": 8 << 20, "overlap": overlap}
+    with sgl_runtime.launch(**options) as client:
+        for index in (0, 1, 2, 3, 0, 1, 2, 3):
+            waiting = Waiting()
+            client.send(client.open(ProgramOptions(), waiting), conversation(index))
+            assert waiting.over.wait(60)
+            assert answers(waiting.events) == alone["insert"][index]
+        stats = client.engine.tree.stats()
+    assert stats.host_saved_pages > 0
+    assert stats.host_restored_pages > 0
