@@ -10,7 +10,7 @@ from sgl_runtime.server.testing import LiveServer, wait_idle
 
 @pytest.fixture(scope="session")
 def engine():
-    client = sgl_runtime.launch(threads=1)
+    client = sgl_runtime.launch(threads=1, dtype="float32")  # answers do not depend on the batch
     yield client
     client.close()
 
