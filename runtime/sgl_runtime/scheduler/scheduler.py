@@ -322,9 +322,15 @@ class Scheduler:
         length, _ = self.memory.matched(sequence)
         worth = length + self.min_shared
         best: Sequence | None = None
+        limit, wanted = sequence.first_logit, sequence.tokens
         for source in self.running.values():
-            common = self._common(source, sequence, length)
-            if common > length:
+            if length >= limit:
+                break
+            tokens = source.tokens
+            if len(tokens) <= length or tokens[length] != wanted[length]:
+                continue
+            common = common_prefix(tokens, wanted, min(len(tokens), limit))
+            if common > length and source.namespace == sequence.namespace:
                 best, length = source, common
         if best is None:
             return True
@@ -336,18 +342,6 @@ class Scheduler:
         sequence.waits_for = (best, length)
         self.stats.deferred += 1
         return False
-
-    @staticmethod
-    def _common(source: Sequence, sequence: Sequence, length: int) -> int:
-        """Common prefix of two sequences as far as `sequence` may use it; anything up to `length` counts as
-        `length`.
-        """
-        limit = min(len(source.tokens), sequence.first_logit)
-        if limit <= length or source.tokens[length] != sequence.tokens[length]:
-            return length
-        if source.namespace != sequence.namespace:
-            return length
-        return max(length, common_prefix(source.tokens, sequence.tokens, limit))
 
 
 def common_prefix(left: list[int], right: list[int], limit: int) -> int:
