@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sgl_runtime.core import SamplingRows
-from sgl_runtime.sampling import check_params, logprobs, sample, uniforms
 
 from sgl_lang.errors import InvalidRequest
 from sgl_lang.tree import SamplingParams
+from sgl_runtime.core import SamplingRows
+from sgl_runtime.sampling import check_params, logprobs, sample, uniforms
 
 SIZE = 300
 
