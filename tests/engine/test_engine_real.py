@@ -52,7 +52,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "verify, overlap": {"jump_forward": "verify", "overlap": True},
     "little memory": {"kv_memory_bytes": None, "num_pages": 22},
     "host memory": {"kv_memory_bytes": None, "num_pages": 22, "host_kv_bytes": 8 << 20},
-    "host memory, overlap": {"kv_memory_bytes": None, "num_pages": 22, "host_kv_bytes": 8 << 20, "overlap": True},
+    "host memory, overlap": {
+        "kv_memory_bytes": None,
+        "num_pages": 22,
+        "host_kv_bytes": 8 << 20,
+        "overlap": True,
+    },
     "first come": {"policy": "fcfs", "max_sequences": 3},
 }
 

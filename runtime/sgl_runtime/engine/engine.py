@@ -224,21 +224,18 @@ class Engine:
         """Everything that came from outside since the last step, and what it wakes."""
         while self._inbox:
             self._inbox.popleft()()
-        now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now:
+        while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
         self._settle()
 
     def _settle(self) -> None:
         """Advance woken branches, then let go of sequences that want nothing."""
-        while True:
+        while self._idle or self.walker.busy:
             self.walker.run_ready()
             idle, self._idle = self._idle, []
             for sequence in idle:
                 if sequence.goal is None and sequence.state == "running":
                     self.scheduler.remove(sequence, keep=True)
-            if not self.walker.busy:
-                return
 
     def _schedule(self) -> list[Piece]:
         started = time.perf_counter()
