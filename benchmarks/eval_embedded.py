@@ -127,12 +127,27 @@ def transformers_runner(model: Path, device: str, batch_tokens: int) -> Runner:
     return run
 
 
-def engine_runner(model: Path) -> Runner:
-    """Our own engine. Added with the engine."""
-    raise SystemExit(
-        f"--runtime engine: the engine has no runner here yet (asked for {model}). "
-        "Use --runtime transformers, or add a function from prompts to answers in `engine_runner`."
+def engine_runner(model: Path, dtype: str) -> Runner:
+    """Our own engine, through the language: one request tree for each prompt, many at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import sgl_lang as sgl
+    from sgl_lang.tree import End, Extend, Gen, Text
+
+    sampling = sgl.SamplingParams(
+        temperature=0.0, max_tokens=MAX_NEW_TOKENS, stop=("\nObservation:",), skip_special_tokens=False
     )
+
+    def tree(prompt: str) -> sgl.RequestTree:
+        nodes = (Text(id=1, text=prompt, special=True), Gen(id=2, name="answer", sampling=sampling))
+        return sgl.RequestTree(operations=(Extend(branch=0, nodes=nodes), End()))
+
+    def run(prompts: Sequence[str]) -> list[str]:
+        with sgl.Engine(str(model), dtype=dtype) as engine, ThreadPoolExecutor(max_workers=32) as threads:
+            states = threads.map(lambda prompt: sgl.run_tree(tree(prompt), backend=engine), prompts)
+            return [cut(state["answer"]) for state in states]
+
+    return run
 
 
 def score(cases: list[Case], answers: list[str]) -> dict[str, list[bool]]:
@@ -186,7 +201,10 @@ def main() -> None:
     parser.add_argument("--runtime", choices=("transformers", "engine"), default="transformers")
     parser.add_argument("--cases", type=int, default=1000, help="in all categories together")
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="of transformers")
+    parser.add_argument(
+        "--dtype", default="float32", help="of our engine; transformers takes float32 on a CPU"
+    )
     parser.add_argument("--batch-tokens", type=int, default=16_384)
     parser.add_argument("--misses", type=int, default=0, help="print so many wrong answers of each category")
     parser.add_argument("--out", type=Path, help="store prompts, answers and scores as JSON")
@@ -194,7 +212,7 @@ def main() -> None:
     options = parser.parse_args()
     cases = make_cases(options.cases)
     if options.runtime == "engine":
-        runner = engine_runner(options.model)
+        runner = engine_runner(options.model, options.dtype)
     else:
         runner = transformers_runner(options.model, options.device, options.batch_tokens)
     started = time.time()
