@@ -30,6 +30,7 @@ MAX_CONTEXT = 48
 LOOK_AHEAD = 24
 MAX_PATHS = 64
 CACHE_ENTRIES = 8192
+EXTENSION_ENTRIES = 512
 _BATCH = 64
 
 Allowed = Callable[[Sequence[int], Sequence[int]], Sequence[int]]
@@ -74,7 +75,8 @@ class Forcer:
         self._added = _added_texts(self._tokenizer)
         self._settled: OrderedDict[tuple[Path, bytes], Path] = OrderedDict()
         self._plans: OrderedDict[tuple[Path, bytes], Plan | None] = OrderedDict()
-        self._verdicts: OrderedDict[tuple[Path, Site], dict[int, bool | None]] = OrderedDict()
+        self._verdicts: OrderedDict[tuple[Path, Site], dict[int, bool]] = OrderedDict()
+        self._extensions: OrderedDict[bytes, Path] = OrderedDict()
 
     @staticmethod
     def create(vocabulary: Vocabulary) -> Forcer | None:
@@ -160,25 +162,30 @@ class Forcer:
         key = (plan.origin, site)
         verdicts = self._verdicts.get(key)
         if verdicts is None:
-            verdicts = dict.fromkeys(self._longer(site.rest), None)
+            verdicts = {}
             _remember(self._verdicts, key, verdicts)
-        open_tokens = [token for token, verdict in verdicts.items() if verdict is not False]
+        open_tokens = [token for token in self._longer(site.rest) if verdicts.get(token) is not False]
         if not open_tokens:
             return False
         candidates = allowed([*plan.sure, *site.path], open_tokens)
-        if any(verdicts[token] for token in candidates):
+        if any(verdicts.get(token) for token in candidates):
             return True
         path = (*plan.origin, *site.path)
         batches = (candidates[start : start + _BATCH] for start in range(0, len(candidates), _BATCH))
         return any(self._judge(path, batch, verdicts) for batch in batches)
 
-    def _longer(self, rest: bytes) -> list[int]:
+    def _longer(self, rest: bytes) -> Path:
         """The tokens that begin with `rest` and are longer."""
-        low = bisect_left(self._sorted, rest)
-        high = bisect_left(self._sorted, rest + b"\xff" * (self._longest + 1))
-        return [token for text in self._sorted[low:high] if text != rest for token in self._ids[text]]
+        found = self._extensions.get(rest)
+        if found is None:
+            low = bisect_left(self._sorted, rest)
+            high = bisect_left(self._sorted, rest + b"\xff" * (self._longest + 1))
+            texts = (text for text in self._sorted[low:high] if text != rest)
+            found = tuple(token for text in texts for token in self._ids[text])
+            _remember(self._extensions, rest, found, EXTENSION_ENTRIES)
+        return found
 
-    def _judge(self, path: Path, tokens: Sequence[int], verdicts: dict[int, bool | None]) -> bool:
+    def _judge(self, path: Path, tokens: Sequence[int], verdicts: dict[int, bool]) -> bool:
         """Find out which of `tokens` are canonical after `path`; is any?"""
         base = b"".join(self.tokens[token] for token in path)
         texts: dict[int, str] = {}
@@ -309,9 +316,9 @@ def _added_texts(tokenizer: Any) -> list[bytes]:
     return [token.content.encode() for token in added if not token.special]
 
 
-def _remember(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+def _remember(cache: OrderedDict[Any, Any], key: Any, value: Any, limit: int = CACHE_ENTRIES) -> None:
     cache[key] = value
-    while len(cache) > CACHE_ENTRIES:
+    while len(cache) > limit:
         cache.popitem(last=False)
 
 
