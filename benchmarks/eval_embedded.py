@@ -77,14 +77,13 @@ def is_right(case: Case, answer: str) -> bool:
     return given.strip() == expected.strip()
 
 
-def transformers_runner(model: Path, device: str, batch_tokens: int) -> Runner:
-    """Batched greedy generation by the reference implementation (float32 on a CPU, bfloat16 on a GPU)."""
+def transformers_runner(model: Path, device: str, dtype_name: str, batch_tokens: int) -> Runner:
+    """Batched greedy generation by the reference implementation."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
 
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device).eval()
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype_name)).to(device).eval()
     observation = tokenizer("Observation:", add_special_tokens=False).input_ids
 
     class Observed(StoppingCriteria):  # type: ignore[misc]
@@ -214,7 +213,7 @@ def main() -> None:
     if options.runtime == "engine":
         runner = engine_runner(options.model, options.dtype)
     else:
-        runner = transformers_runner(options.model, options.device, options.batch_tokens)
+        runner = transformers_runner(options.model, options.device, options.dtype, options.batch_tokens)
     started = time.time()
     answers = runner([case.prompt for case in cases])
     seconds = time.time() - started
