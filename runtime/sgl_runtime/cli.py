@@ -120,6 +120,7 @@ def _serve_on(listener: socket.socket, options: ServerOptions, arguments: argpar
         log_level=arguments.log_level,
         timeout_graceful_shutdown=max(1, round(options.shutdown_s)),
         server_header=False,
+        ws_max_size=options.ws_max_size,
     )
     uvicorn.Server(config).run(sockets=[listener])
 

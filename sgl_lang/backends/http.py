@@ -33,7 +33,7 @@ class HttpLoop:
             raise InvalidRequest(f"{base_url!r} is no http or https URL", place="base_url")
         self.base_url = base_url
         self.closed = False
-        self._hint = hint
+        self.hint = hint
         self._loop = asyncio.new_event_loop()
         self._client = httpx.AsyncClient(
             base_url=base_url,
@@ -98,7 +98,7 @@ class HttpLoop:
 
     def _unreachable(self, error: Exception) -> SglError:
         reason = str(error) or type(error).__name__
-        return ConnectionFailed(reason, place=self.base_url, hint=self._hint)
+        return ConnectionFailed(reason, place=self.base_url, hint=self.hint)
 
 
 class _Error(msgspec.Struct):

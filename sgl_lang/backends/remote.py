@@ -1,14 +1,14 @@
-"""Our server over HTTP. One thread with one event loop serves all programs of a `Remote`.
+"""Our server over HTTP or a WebSocket. One thread with one event loop serves all programs of a `Remote`.
 
-A program is ``POST /v1/programs`` with what is known so far; its events come back as server-sent events, the first of
-which carries the program's id. What comes later goes to ``POST /v1/programs/{id}/operations``; ``DELETE`` cancels.
+Over HTTP a program is ``POST /v1/programs`` with what is known so far; its events come back as server-sent events, the
+first of which carries the program's id. What comes later goes to ``POST /v1/programs/{id}/operations``; ``DELETE``
+cancels. The WebSocket is in `websocket`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import msgspec
@@ -16,16 +16,10 @@ import msgspec
 from sgl_grammars.tools import FORMATS, ToolFormat
 from sgl_lang.backends.base import Backend, Capabilities, Listener, Session
 from sgl_lang.backends.http import HttpLoop
-from sgl_lang.errors import Cancelled, ConnectionFailed, EngineFailure, SglError
-from sgl_lang.tree import (
-    End,
-    ErrorInfo,
-    Event,
-    Failed,
-    Finished,
-    Operation,
-    ProgramOptions,
-)
+from sgl_lang.backends.websocket import SocketLink, SocketSession
+from sgl_lang.backends.wire import WireSession, failure, opening, started
+from sgl_lang.errors import Cancelled, ConnectionFailed, EngineFailure, InvalidRequest, SglError
+from sgl_lang.tree import Event, Operation, ProgramOptions
 
 __all__ = ["Remote", "RemoteSession"]
 
@@ -43,24 +37,38 @@ class Remote(Backend):
         headers: dict[str, str] | None = None,
         connect_timeout_s: float = 10.0,
         tool_format: str | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Literal["http", "websocket"] = "http",
+        network: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`base_url` with or without ``/v1``. `tool_format`: a name in `sgl_grammars.tools.FORMATS`. `transport`
-        replaces the network (tests).
+        """`base_url` with or without ``/v1``. `tool_format`: a name in `sgl_grammars.tools.FORMATS`. `transport`: what
+        carries programs, a request each or one WebSocket for all (needs the ``[server]`` extra). `network` replaces
+        httpx's network (tests).
         """
+        if transport not in ("http", "websocket"):
+            raise InvalidRequest(f"must be 'http' or 'websocket', got {transport!r}", place="transport")
         self.capabilities = Capabilities("remote")
         self._tool_format = tool_format
+        sent = {**(headers or {}), **({} if api_key is None else {"Authorization": f"Bearer {api_key}"})}
         self._http = HttpLoop(
             base_url.rstrip("/").removesuffix("/v1"),
-            {**(headers or {}), **({} if api_key is None else {"Authorization": f"Bearer {api_key}"})},
+            sent,
             connect_timeout_s,
-            transport,
+            network,
             hint="is the server running? `sgl serve` starts one",
         )
+        self._link: SocketLink | None = None
+        if transport == "websocket":
+            try:
+                self._link = SocketLink(self._http, sent, connect_timeout_s)
+            except SglError:
+                self._http.close()
+                raise
 
     def open(self, options: ProgramOptions, listener: Listener) -> Session:
         if self._http.closed:
             raise ConnectionFailed("this backend was closed", place=self._http.base_url)
+        if self._link is not None:
+            return SocketSession(self._link, options, listener)
         return RemoteSession(self._http, options, listener)
 
     def info(self) -> dict[str, Any]:
@@ -81,23 +89,14 @@ class Remote(Backend):
         self._http.close()
 
 
-class RemoteSession(Session):
-    """One program on a server. All fields are used on the loop's thread only."""
+class RemoteSession(WireSession):
+    """One program over HTTP."""
 
     def __init__(self, http: HttpLoop, options: ProgramOptions, listener: Listener) -> None:
-        self._http = http
-        self._options = options
-        self._listener = listener
+        super().__init__(http, options, listener)
         self._queue: asyncio.Queue[tuple[Operation, ...]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._path: str | None = None
-        self._over = False
-
-    def send(self, operations: Sequence[Operation]) -> None:
-        self._http.call_soon(self._enqueue, tuple(operations))
-
-    def cancel(self) -> None:
-        self._http.call_soon(self._cancel)
 
     def _enqueue(self, operations: tuple[Operation, ...]) -> None:
         self._queue.put_nowait(operations)
@@ -106,7 +105,7 @@ class RemoteSession(Session):
 
     def _cancel(self) -> None:
         if self._task is None:
-            self._end(_failure(Cancelled("the program was cancelled")))
+            self._end(failure(Cancelled("the program was cancelled")))
         else:
             self._task.cancel()
 
@@ -114,29 +113,23 @@ class RemoteSession(Session):
         """The program's life; whatever happens, its last event is told."""
         try:
             await self._exchange()
-            self._end(_failure(EngineFailure("the server closed the stream before the program ended")))
+            self._end(failure(EngineFailure("the server closed the stream before the program ended")))
         except SglError as error:
-            self._end(_failure(error))
+            self._end(failure(error))
         except asyncio.CancelledError:
             await self._delete()
-            self._end(_failure(Cancelled("the program was cancelled")))
+            self._end(failure(Cancelled("the program was cancelled")))
         except Exception as error:
-            self._end(_failure(EngineFailure(f"{type(error).__name__}: {error}")))
+            self._end(failure(EngineFailure(f"{type(error).__name__}: {error}")))
 
     async def _exchange(self) -> None:
-        operations = await self._queue.get()
-        whole = End() in operations  # then the server adds the end
-        body = {
-            "options": self._options,
-            "operations": [item for item in operations if not (whole and item == End())],
-            "open": not whole,
-        }
+        body = opening(self._options, await self._queue.get())
         sender: asyncio.Task[None] | None = None
         try:
             async for data in self._http.events("/v1/programs", body):
-                if self._path is None and (program := _program_id(data)) is not None:
+                if self._path is None and (program := started(data)) is not None:
                     self._path = f"/v1/programs/{program}"
-                    if not whole:
+                    if body["open"]:
                         sender = asyncio.get_running_loop().create_task(self._send_later())
                 elif data != b"[DONE]":
                     self._tell(_EVENTS.decode(data))
@@ -151,7 +144,7 @@ class RemoteSession(Session):
                 operations = await self._queue.get()
                 await self._http.request("POST", f"{self._path}/operations", {"operations": operations})
         except SglError as error:
-            self._end(_failure(error))
+            self._end(failure(error))
             if self._task is not None:
                 self._task.cancel()
 
@@ -162,28 +155,3 @@ class RemoteSession(Session):
                 await asyncio.wait_for(self._http.request("DELETE", self._path), 5)
             except (SglError, asyncio.TimeoutError, TimeoutError):
                 return
-
-    def _tell(self, event: Event) -> None:
-        if isinstance(event, Finished) or (
-            isinstance(event, Failed) and event.branch is None and event.node is None
-        ):
-            self._end(event)
-        elif not self._over:
-            self._listener(event)
-
-    def _end(self, event: Event) -> None:
-        if not self._over:
-            self._over = True
-            self._listener(event)
-
-
-def _failure(error: SglError) -> Failed:
-    return Failed(error=ErrorInfo.of(error))
-
-
-def _program_id(data: bytes) -> str | None:
-    """The id in the first event, which is not an event of the program itself."""
-    found = msgspec.json.decode(data)
-    if not isinstance(found, dict) or found.get("type") != "program":
-        return None
-    return str(found["id"])

@@ -114,7 +114,9 @@ def test_errors_keep_their_class_and_line(remote):
 def test_cancelling_reaches_the_server(engine, remote):
     @sgl.function(max_tokens=1500, ignore_eos=True, temperature=0)
     def endless(s):
-        s += "go" + sgl.gen("x")
+        s += "go" + sgl.gen("before")
+        s.hole("never filled")
+        s += sgl.gen("x")
         s.get("x", timeout=0.2)
 
     with pytest.raises(sgl.DeadlineExceeded):

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.websockets import WebSocket
 
 from sgl_lang.errors import InvalidRequest, SglError
 from sgl_runtime.engine.client import EngineClient
@@ -22,6 +23,7 @@ from sgl_runtime.server.openai.completions import completions
 from sgl_runtime.server.options import ServerOptions
 from sgl_runtime.server.programs import Programs
 from sgl_runtime.server.serving import Serving
+from sgl_runtime.server.socket import programs_socket
 
 __all__ = ["create_app"]
 
@@ -89,6 +91,10 @@ def _add_programs(app: FastAPI, serving: Serving) -> None:
     @app.delete("/v1/programs/{program_id}")
     async def cancel(request: Request, program_id: str) -> Response:
         return await programs.cancel(request, program_id)
+
+    @app.websocket("/v1/programs/ws")
+    async def connect(websocket: WebSocket) -> None:
+        await programs_socket(websocket, serving, programs)
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -63,6 +63,11 @@ class ProgramStream:
         self._over = False
         self.id = client.open(options, self._listen)
 
+    @property
+    def over(self) -> bool:
+        """The last event was read (or nobody reads any more)."""
+        return self._over
+
     def send(self, operations: Sequence[Operation]) -> None:
         self._client.send(self.id, operations)
 
@@ -94,9 +99,10 @@ class ProgramStream:
             events, self._unread = self._unread, []
             if not events:
                 continue
-            self._over = is_last(events[-1])
+            last = is_last(events[-1])
+            self._over = self._over or last
             yield events
-            if self._over:
+            if last:  # not `_over`: `take` may have ended the program meanwhile, and its last event is still to come
                 return
 
     def take(self, event: Event) -> None:

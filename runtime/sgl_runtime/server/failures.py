@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from sgl_lang.errors import InvalidRequest, SglError
 
-__all__ = ["NotFound", "TooLarge", "Unauthorized", "error_body", "error_response"]
+__all__ = ["Forbidden", "NotFound", "TooLarge", "Unauthorized", "error_body", "error_response"]
 
 
 class NotFound(InvalidRequest):
@@ -26,6 +26,13 @@ class Unauthorized(InvalidRequest):
     status = 401
 
 
+class Forbidden(InvalidRequest):
+    """Not for the page that asks."""
+
+    code = "forbidden"
+    status = 403
+
+
 class TooLarge(InvalidRequest):
     """The body exceeds the server's limit."""
 
@@ -33,7 +40,13 @@ class TooLarge(InvalidRequest):
     status = 413
 
 
-_TYPES = {401: "authentication_error", 404: "not_found_error", 408: "timeout_error", 503: "overloaded_error"}
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    503: "overloaded_error",
+}
 
 
 def error_body(error: SglError) -> dict[str, Any]:

@@ -29,6 +29,17 @@ class Load:
 
     running: int = 0
 
+    @contextmanager
+    def admitted(self, most: int) -> Iterator[None]:
+        """Count one more. Raises `Overloaded` if there are `most` already."""
+        if self.running >= most:
+            raise Overloaded(f"{self.running} requests are being served", hint="try again later")
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
 
 class Guard:
     """ASGI middleware. Puts the tenant of a request into ``scope["state"]["tenant"]``."""
@@ -40,13 +51,13 @@ class Guard:
         self._keys = [(key.encode(), _tenant(key)) for key in options.api_key]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
+        if _is_open(scope):
             await self._app(scope, receive, send)
             return
         try:
             scope.setdefault("state", {})["tenant"] = self._authorize(scope)
             self._check_length(scope)
-            with self._admitted():
+            with self._load.admitted(self._options.max_requests):
                 await self._app(scope, self._counted(receive), send)
         except SglError as error:
             await error_response(error)(scope, receive, send)
@@ -71,17 +82,6 @@ class Guard:
     def _too_large(self) -> TooLarge:
         return TooLarge(f"the body is larger than {self._options.max_body_bytes} bytes", place="body")
 
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        load = self._load
-        if load.running >= self._options.max_requests:
-            raise Overloaded(f"{load.running} requests are being served", hint="try again later")
-        load.running += 1
-        try:
-            yield
-        finally:
-            load.running -= 1
-
     def _counted(self, receive: Receive) -> Receive:
         size = 0
 
@@ -94,6 +94,13 @@ class Guard:
             return message
 
         return counted
+
+
+def _is_open(scope: Scope) -> bool:
+    """Sockets are guarded like requests; their refusal is an answer to the handshake."""
+    if scope["type"] == "websocket":
+        return False
+    return scope["type"] != "http" or scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS"
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

@@ -38,6 +38,13 @@ class ServerOptions:
         default=10.0, metadata={"help": "seconds that open requests get when the server stops"}
     )
 
+    @property
+    def ws_max_size(self) -> int:
+        """Where a socket's message closes the socket: above `max_body_bytes`, so that a message that is a little too
+        large is answered by an error.
+        """
+        return 2 * self.max_body_bytes
+
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise InvalidRequest(f"must be between 0 and 65535, got {self.port}", place="port")

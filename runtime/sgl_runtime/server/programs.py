@@ -10,7 +10,8 @@ within the tenant.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 
 import msgspec
 from starlette.requests import Request
@@ -23,7 +24,7 @@ from sgl_runtime.server.openai.fields import decode
 from sgl_runtime.server.responses import Events, sse
 from sgl_runtime.server.serving import Serving
 
-__all__ = ["ProgramBody", "Programs"]
+__all__ = ["ProgramBody", "ProgramStarted", "Programs"]
 
 
 class ProgramBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,6 +40,12 @@ class OperationsBody(msgspec.Struct, forbid_unknown_fields=True):
     """``POST /v1/programs/{id}/operations``."""
 
     operations: tuple[Operation, ...]
+
+
+class ProgramStarted(msgspec.Struct, tag="program", frozen=True):
+    """The first event."""
+
+    id: str
 
 
 _encoder = msgspec.json.Encoder()
@@ -57,7 +64,6 @@ class Programs:
 
     async def begin(self, request: Request) -> Response:
         body = decode(await request.body(), ProgramBody)
-        self._serving.check_model(body.model)
         return Events(self._events(body, request.state.tenant))
 
     async def extend(self, request: Request, program_id: str) -> Response:
@@ -76,6 +82,15 @@ class Programs:
         return program
 
     async def _events(self, body: ProgramBody, tenant: str) -> AsyncGenerator[bytes, None]:
+        with self.opened(body, tenant) as program:
+            yield sse(_encoder.encode(ProgramStarted(program.id)))
+            async for events in program.batches():
+                yield b"".join(sse(_encoder.encode(event)) for event in events)
+
+    @contextmanager
+    def opened(self, body: ProgramBody, tenant: str) -> Iterator[ProgramStream]:
+        """Run a program; leaving the block ends it."""
+        self._serving.check_model(body.model)
         salt = body.options.namespace or None
         namespace = self._serving.namespace(tenant, salt)
         options = msgspec.structs.replace(body.options, namespace=namespace)
@@ -83,8 +98,6 @@ class Programs:
             self._open[program.id] = (tenant, program)
             try:
                 program.send(body.operations if body.open else (*body.operations, End()))
-                yield sse(_encoder.encode({"type": "program", "id": program.id}))
-                async for events in program.batches():
-                    yield b"".join(sse(_encoder.encode(event)) for event in events)
+                yield program
             finally:
                 del self._open[program.id]

@@ -26,7 +26,8 @@ class LiveServer:
         self.client = client
         self.app = create_app(client, options, close_client=False)
         self._socket = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=2)
+        limit = self.app.state.serving.options.ws_max_size
+        config = uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=2, ws_max_size=limit)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 
