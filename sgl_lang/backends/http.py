@@ -113,7 +113,7 @@ class _ErrorBody(msgspec.Struct):
 
 
 _BY_STATUS = {408: "deadline_exceeded", 429: "overloaded", 499: "cancelled", 502: "connection_failed",
-              503: "overloaded"}  # fmt: skip
+              503: "overloaded", 529: "overloaded"}  # fmt: skip
 
 
 def refusal(status: int, body: bytes) -> SglError:
