@@ -5,7 +5,9 @@ model (JSON under a schema), scores on three forked branches (`select`), and a t
 Printed: the program's text with its generated parts marked, the values, and what each part cost.
 """
 
+import ast
 import json
+import operator
 import sys
 from datetime import date
 from pathlib import Path
@@ -15,51 +17,57 @@ from pydantic import BaseModel
 
 import sgl_lang as sgl
 
-DIMENSIONS = ("politeness", "urgency", "detail")
-Kind = Literal["order", "invoice", "complaint", "invitation", "application", "other"]
+DIMENSIONS = ("politeness", "urgency", "clarity")
+Kind = Literal["billing", "technical", "sales", "shipping", "jobs", "meeting"]
 
 
 class Record(BaseModel):
     """Facts of a letter; null where it does not say."""
 
-    name: str | None
-    city: str | None
-    date: date | None
-    email: str | None
+    name: str
+    city: str
+    order_id: str | None
+    order_date: date | None
     total: float | None
+    email: str | None
 
 
 @sgl.tool
-def set_reminder(person: str, task: str) -> dict[str, str]:
-    """Set a reminder.
+def calculate(expression: str) -> dict[str, float]:
+    """Work out an arithmetic expression"""
+    work = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
-    Args:
-        person: who it is about
-        task: what is to be done
-    """
-    return {"status": "saved", "reminder": f"{task} ({person})"}
+    def value(node: ast.expr) -> float:
+        if isinstance(node, ast.BinOp) and type(node.op) in work:
+            return work[type(node.op)](value(node.left), value(node.right))
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            return node.value
+        raise ValueError("only + - * / of numbers")
+
+    return {"result": round(value(ast.parse(expression, mode="eval").body), 2)}
 
 
 @sgl.function
 def read(s, text: str):
-    s += sgl.tools(set_reminder)
-    s += sgl.user(
-        "Classify the message as one of: order, invoice, complaint, invitation, application, other.\n\n"
+    schema = json.dumps(Record.model_json_schema(), separators=(",", ":"))
+    questions = s.fork(2 + len(DIMENSIONS))
+    kind, record, *judges = questions
+    kind += sgl.user(
+        f"Classify the message as one of: {', '.join(Kind.__args__)}.\n\n"
         f"Message: {text}\n\nAnswer with the label only."
     )
-    s += sgl.assistant(sgl.gen("kind", Kind, temperature=0))
-    schema = json.dumps(Record.model_json_schema(), separators=(",", ":"))
-    s += sgl.user(f"Extract the record as JSON.\nSchema: {schema}\n\nText:\n{text}")
-    s += sgl.assistant(sgl.gen("record", Record, temperature=0))
-    branches = s.fork(len(DIMENSIONS))
-    for branch, dimension in zip(branches, DIMENSIONS, strict=True):
+    kind += sgl.assistant(sgl.gen("kind", Kind, temperature=0))
+    record += sgl.system("Extract the record as JSON. Use null where what is not given.")
+    record += sgl.user(f"Schema: {schema}\n\nText:\n{text}")
+    record += sgl.assistant(sgl.gen("record", Record, temperature=0))
+    for branch, dimension in zip(judges, DIMENSIONS, strict=True):
         branch += sgl.user(
             f"Rate the {dimension} of the text from 1 to 5. Answer with the number only.\n\nText: {text}"
         )
         branch += sgl.assistant(sgl.select("score", choices=["1", "2", "3", "4", "5"]))
-    branches.join()
-    person = s["record"].name or "the sender"
-    s += sgl.user(f"Set a reminder to reply to {person}.")
+    questions.join()
+    s += sgl.tools(calculate)
+    s += sgl.user(f"Work out {len(text.split())} / 200.")  # minutes to read it
     s += sgl.assistant(sgl.gen_calls("calls", choice="required", at_most=1, temperature=0))
     s.run_calls("calls")
     s += sgl.assistant(sgl.gen("answer", max_tokens=40, temperature=0))
@@ -74,8 +82,8 @@ def main(path: str = str(Path(__file__).parent / "data" / "letter.txt")) -> sgl.
     heading("The program's text, generated parts marked")
     print(state.render(color=sys.stdout.isatty()))
     heading("Values")
-    print(f"kind    {state['kind']}")
-    print(f"record  {state['record']!r}")
+    print(f"kind    {state['kind'][0]}")
+    print(f"record  {state['record'][0]!r}")
     print(f"scores  {dict(zip(DIMENSIONS, state['score'], strict=True))}")
     for call in state["calls"].calls:
         print(f"call    {call.name}({', '.join(f'{k}={v!r}' for k, v in call.arguments.items())})")

@@ -27,7 +27,7 @@ def judge(s, text: str):
     s += sgl.assistant(sgl.select("good", choices=["yes", "no"]))
 
 
-def main(path: str = str(Path(__file__).parent / "data" / "letter.txt")) -> dict[str, int]:
+def main(path: str = str(Path(__file__).parent / "data" / "message.txt")) -> dict[str, int]:
     state = judge.run(Path(path).read_text(encoding="utf-8"))
     scores = {name: int(score) for name, score in zip(DIMENSIONS, state["score"], strict=True)}
     for name, score in scores.items():

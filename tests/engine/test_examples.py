@@ -1,6 +1,7 @@
 """Every example runs on the embedded model, by `sgl run` as the README says, and gives values of the promised kind."""
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -106,9 +107,12 @@ def test_the_demo_shows_text_values_and_costs(capsys) -> None:
     module = load("demo")
     state = module.main(LETTER)
     shown = capsys.readouterr().out
-    assert isinstance(state["record"], module.Record)
-    assert state["calls"].calls[0].name == "set_reminder"
-    assert state["calls"].calls[0].arguments["person"] in state.messages()[-2]["content"]
+    assert isinstance(state["record"][0], module.Record)
+    assert state["record"][0].name == "Mara Veldt"
+    assert state["kind"][0] in module.Kind.__args__
+    call = state["calls"].calls[0]
+    assert call.name == "calculate"
+    assert json.loads(state.messages()[-2]["content"]) == module.calculate(**call.arguments)  # the tool really ran
     for heading in ("generated parts marked", "Values", "What it cost"):
         assert heading in shown
     usage = state.usage()

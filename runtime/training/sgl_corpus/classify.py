@@ -446,6 +446,7 @@ _NUMBER_ONLY = Phrases("""
     Reply with one number.
 """, shared=True)  # fmt: skip
 DIMENSIONS = (*_LEVELS, *_AMOUNT)
+_MIXED = ("politeness", "urgency", "positivity")
 
 
 def judged_text(rng: Rng, dim: str, level: int) -> str:
@@ -462,6 +463,9 @@ def judged_text(rng: Rng, dim: str, level: int) -> str:
         "last": KINDS["last"].sample(rng).text,
     }
     picked = rng.sample(phrases, rng.int(1, min(2, len(phrases))))
+    if dim in _MIXED and rng.chance(0.7):  # what is said of another dimension must not count
+        others = rng.sample([other for other in _MIXED if other != dim], rng.int(1, 2))
+        picked = rng.shuffled([*picked, *(rng.choice(rng.choice(_LEVELS[other])) for other in others)])
     text = " ".join(picked)
     for key, value in values.items():
         text = text.replace("{" + key + "}", value)
