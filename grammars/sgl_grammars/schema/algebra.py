@@ -3,7 +3,7 @@
 A schema that constrains several things is a conjunction of *facts*; a fact about strings says nothing
 about other types. So the negation of `minLength: 3` is "a string shorter than 3", and `not` of a
 conjunction is the `anyOf` of its negated facts (De Morgan). What has no negation among JSON Schema's own
-keywords raises `NoNegation`.
+keywords stays a `not` of one fact.
 """
 
 from __future__ import annotations
@@ -14,19 +14,16 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from sgl_grammars.schema.formats import NATIVE_FORMATS, OUTER_FORMATS, PATTERN_FORMATS, UNENFORCED_FORMATS
+from sgl_grammars.schema.languages import NotSayable, both, texts
 from sgl_grammars.schema.load import Schema
+from sgl_grammars.schema.names import SOME, allows_name, other_names, some_property
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 DISJOINT_TYPES = ("null", "boolean", "number", "string", "array", "object")
+UNSAID = "unsaid"
+"""Our own annotation: the negation of what carries it has no form that we know."""
 Resolve = Callable[[dict[str, Any]], Schema]
-
-
-class NoNegation(Exception):
-    """`keyword` has no negation that a schema can say."""
-
-    def __init__(self, keyword: str) -> None:
-        super().__init__(keyword)
-        self.keyword = keyword
 
 
 def any_of(options: Iterable[Schema]) -> Schema:
@@ -107,7 +104,10 @@ def values_of(schema: Schema) -> list[Any] | None:
 
 
 def negate(schema: Schema, resolve: Resolve, depth: int = 0, within: frozenset[str] | None = None) -> Schema:
-    """A schema that holds exactly what `schema` does not. Raises `NoNegation`.
+    """A schema that holds exactly what `schema` does not.
+
+    What no keyword says stays as ``{"not": fact}`` or as our own `SOME`; the rewriter says that by other means, or
+    refuses it.
 
     `within`: the only property names that objects can have where the result is used, if that is known; then
     "some other property" is one of them.
@@ -115,9 +115,9 @@ def negate(schema: Schema, resolve: Resolve, depth: int = 0, within: frozenset[s
     if isinstance(schema, bool):
         return not schema
     if depth > 24:
-        raise NoNegation("$ref")
+        return _unsaid({"allOf": [schema]})
     if "$ref" in schema:
-        return negate(resolve(schema), resolve, depth + 1, within)
+        return negate(resolve(schema), resolve, depth + 7, within)
     return any_of(_negated_facts(schema, resolve, depth, within))
 
 
@@ -129,8 +129,14 @@ def _negated_facts(
             yield _not_additional(value, schema, resolve, depth, within)
         elif keyword in _NEGATIONS:
             yield _NEGATIONS[keyword](value, schema, resolve, depth)
+        elif keyword in _ATOMS:
+            yield {"type": _ATOMS[keyword], "not": {keyword: value}}
         elif keyword in _NO_OPPOSITE:
-            raise NoNegation(keyword)
+            yield _unsaid({key: schema[key] for key in schema if key in _RELATED or key == keyword})
+
+
+def _unsaid(fact: dict[str, Any]) -> Schema:
+    return {"not": {**fact, UNSAID: True}}
 
 
 def _not_additional(
@@ -141,9 +147,39 @@ def _not_additional(
     if wrong is False:
         return False
     if within is None or schema.get("patternProperties"):
-        raise NoNegation("additionalProperties")
+        return some_property(other_names(schema), wrong)
     others = sorted(within - set(schema.get("properties", {})))
     return any_of({"type": "object", "properties": {name: wrong}, "required": [name]} for name in others)
+
+
+def _not_pattern_properties(patterns: dict[str, Schema], _s: Any, resolve: Resolve, depth: int) -> Schema:
+    return any_of(
+        some_property({"pattern": pattern}, negate(value, resolve, depth + 1))
+        for pattern, value in patterns.items()
+    )
+
+
+def _not_names(names: Schema, _s: Any, resolve: Resolve, depth: int) -> Schema:
+    return some_property(negate(names, resolve, depth + 1), True)
+
+
+def _not_some(some: dict[str, Schema], _s: Any, resolve: Resolve, depth: int) -> Schema:
+    return _unsaid({"type": "object", SOME: some})
+
+
+def _not_format(name: str, *_: Any) -> Schema:
+    known = name in NATIVE_FORMATS or name in PATTERN_FORMATS or name in UNENFORCED_FORMATS
+    return {"type": "string", "not": {"format": name}} if known else False
+
+
+def _not_prefix(items: list[Schema], _s: Any, resolve: Resolve, depth: int) -> Schema:
+    """One of the first items is there and wrong."""
+    options: list[Schema] = []
+    for index, item in enumerate(items):
+        wrong = negate(item, resolve, depth + 1)
+        if wrong is not False:
+            options.append({"type": "array", "prefixItems": [*[True] * index, wrong], "minItems": index + 1})
+    return any_of(options)
 
 
 def _not_type(value: Any, *_: Any) -> Schema:
@@ -174,7 +210,9 @@ def _not_values(values: list[Any]) -> Schema:
     if "number" in present:
         options.append(_not_numbers([v for v in values if _coarse(type_of(v)) == "number"]))
     if "array" in present or "object" in present:
-        raise NoNegation("enum")
+        names = [name for name in ("array", "object") if name in present]
+        listed = [value for value in values if isinstance(value, (list, dict))]
+        options.append({"type": names, "not": {"enum": listed, UNSAID: True}})
     return any_of(options)
 
 
@@ -248,15 +286,17 @@ def _not_properties(properties: dict[str, Schema], _s: Any, resolve: Resolve, de
 
 
 def _not_items(value: Any, schema: dict[str, Any], resolve: Resolve, depth: int) -> Schema:
-    if "prefixItems" in schema or isinstance(value, list):
-        raise NoNegation("items")
+    if isinstance(value, list):
+        return _not_prefix(value, schema, resolve, depth)
+    if "prefixItems" in schema:
+        return _unsaid({"prefixItems": [True] * len(schema["prefixItems"]), "items": value})
     wrong = negate(value, resolve, depth + 1)
     return False if wrong is False else {"type": "array", "contains": wrong}
 
 
 def _not_contains(value: Any, schema: dict[str, Any], resolve: Resolve, depth: int) -> Schema:
     if "minContains" in schema or "maxContains" in schema:
-        raise NoNegation("contains")
+        return _unsaid({key: schema[key] for key in schema if "ontains" in key})
     return {"type": "array", "items": negate(value, resolve, depth + 1)}
 
 
@@ -271,7 +311,7 @@ def _not_any(parts: list[Schema], _s: Any, resolve: Resolve, depth: int) -> Sche
 def _not_one(parts: list[Schema], _s: Any, resolve: Resolve, depth: int) -> Schema:
     """None of the parts, or two of them."""
     if len(parts) > 6:
-        raise NoNegation("oneOf")
+        return _unsaid({"oneOf": parts})
     none = all_of(negate(part, resolve, depth + 1) for part in parts)
     pairs = [all_of(pair) for pair in itertools.combinations(parts, 2) if not disjoint(*pair, resolve)]
     return any_of([none, *pairs])
@@ -303,6 +343,11 @@ _NEGATIONS: dict[str, Callable[..., Schema]] = {
     "dependentRequired": _not_dependencies,
     "dependentSchemas": _not_dependencies,
     "properties": _not_properties,
+    "patternProperties": _not_pattern_properties,
+    "propertyNames": _not_names,
+    SOME: _not_some,
+    "format": _not_format,
+    "prefixItems": _not_prefix,
     "items": _not_items,
     "contains": _not_contains,
     "allOf": _not_all,
@@ -311,10 +356,12 @@ _NEGATIONS: dict[str, Callable[..., Schema]] = {
     "if": _not_if,
     "not": lambda value, *_: value,
 }
+# Facts about one type whose negation stays as it is, for the rewriter.
+_ATOMS = {"multipleOf": "number", "pattern": "string"}
 _NO_OPPOSITE = frozenset(
-    "multipleOf pattern format patternProperties propertyNames uniqueItems prefixItems additionalItems "
-    "unevaluatedProperties unevaluatedItems $dynamicRef $recursiveRef".split()
+    "uniqueItems additionalItems unevaluatedProperties unevaluatedItems $dynamicRef $recursiveRef".split()
 )
+_RELATED = frozenset("items prefixItems properties patternProperties additionalProperties".split())
 
 
 # --------------------------------------------------------------------------------------------------- disjointness
@@ -338,6 +385,8 @@ def disjoint(left: Schema, right: Schema, resolve: Resolve, depth: int = 0) -> b
         return True
     if _values_apart(left, right) or _integer_apart(left, right):
         return True
+    if common == {"string"} and _texts_apart(left, right):
+        return True
     return common == {"object"} and _objects_apart(left, right, resolve, depth)
 
 
@@ -348,11 +397,22 @@ def prune(schema: Schema, context: Schema, resolve: Resolve, depth: int = 0) -> 
     if disjoint(schema, context, resolve):
         return False
     rest = {key: value for key, value in schema.items() if key not in ("anyOf", "allOf")}
-    parts: list[Schema] = [_prune_properties(rest, context, resolve, depth)]
+    parts: list[Schema] = [_prune_parts(rest, context, resolve, depth)]
     if "anyOf" in schema:
         parts.append(any_of(prune(option, context, resolve, depth + 1) for option in schema["anyOf"]))
     parts.extend(prune(part, context, resolve, depth + 1) for part in schema.get("allOf", ()))
     return all_of(parts)
+
+
+def _prune_parts(schema: dict[str, Any], context: Schema, resolve: Resolve, depth: int) -> Schema:
+    around = _open(context, resolve)
+    if "contains" in schema and isinstance(around, dict) and isinstance(around.get("items"), dict):
+        wanted = prune(schema["contains"], around["items"], resolve, depth + 1)
+        if wanted is False and "minContains" not in schema:
+            others = [name for name in DISJOINT_TYPES if name != "array"]
+            return {"type": others} if types_of(schema) - {"array"} else False
+        schema = {**schema, "contains": wanted}
+    return _prune_properties(schema, context, resolve, depth)
 
 
 def _prune_properties(schema: dict[str, Any], context: Schema, resolve: Resolve, depth: int) -> Schema:
@@ -412,6 +472,22 @@ def _values_apart(left: dict[str, Any], right: dict[str, Any]) -> bool:
     return not ({_frozen(value) for value in a} & {_frozen(value) for value in b})
 
 
+def _texts_apart(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    """Patterns or formats, as far as patterns contain them, that no text satisfies together."""
+    a, b = _hull(left), _hull(right)
+    if a is None or b is None or a == b:
+        return False
+    try:
+        return both(texts(a), texts(b)).is_empty
+    except NotSayable:
+        return False
+
+
+def _hull(schema: dict[str, Any]) -> str | None:
+    name = schema.get("format", "")
+    return schema.get("pattern") or PATTERN_FORMATS.get(name) or OUTER_FORMATS.get(name)
+
+
 def _frozen(value: Any) -> str:
     number = not isinstance(value, bool) and isinstance(value, float) and value.is_integer()
     return json.dumps(int(value) if number else value, sort_keys=True)
@@ -420,6 +496,8 @@ def _frozen(value: Any) -> str:
 def _objects_apart(left: dict[str, Any], right: dict[str, Any], resolve: Resolve, depth: int) -> bool:
     """A property both must have whose values are apart, or one that only one of them allows."""
     for a, b in ((left, right), (right, left)):
+        if SOME in a and _some_apart(a[SOME], b, resolve, depth):
+            return True
         for name in a.get("required", ()):
             mine, theirs = a.get("properties", {}).get(name, True), property_schema(b, name)
             if theirs is False:
@@ -427,6 +505,18 @@ def _objects_apart(left: dict[str, Any], right: dict[str, Any], resolve: Resolve
             if name in b.get("required", ()) and disjoint(mine, theirs, resolve, depth + 1):
                 return True
     return False
+
+
+def _some_apart(some: dict[str, Schema], closed: dict[str, Any], resolve: Resolve, depth: int) -> bool:
+    """No property that a closed object can have is the one that `some` asks for."""
+    names = closed_names(closed, resolve)
+    if names is None:
+        return False
+    return all(
+        allows_name(some["names"], name, resolve) is False
+        or disjoint(some["value"], property_schema(closed, name), resolve, depth + 1)
+        for name in names
+    )
 
 
 def property_schema(schema: dict[str, Any], name: str) -> Schema:

@@ -52,3 +52,19 @@ PATTERN_FORMATS = {
 }
 
 UNENFORCED_FORMATS = frozenset({"idn-email", "idn-hostname", "iri", "iri-reference", "regex"})
+
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+EXACT_FORMATS = {
+    "ipv4": rf"^{_BYTE}(?:\.{_BYTE}){{3}}$",
+    "uuid": "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$",
+}
+"""The native formats whose complement is taken of a pattern."""
+
+OUTER_FORMATS = {
+    **EXACT_FORMATS,
+    "ipv6": "^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*$",
+    "uri": "^[A-Za-z][A-Za-z0-9+.-]*:",
+    "email": "@",
+    "duration": "^P",
+}
+"""Patterns that hold for every text of a native format, to show that two formats exclude each other."""

@@ -132,7 +132,12 @@ def _guess(schema: Schema) -> Any:
 
 def _check_meta(schema: Schema) -> None:
     validator = _meta_validator(dialect(schema))
-    error = jsonschema.exceptions.best_match(validator.iter_errors(schema))
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(schema))
+    except RecursionError:
+        raise InvalidConstraint(
+            "nested too deeply to be checked", place="json_schema", hint="put inner schemas under $defs"
+        ) from None
     if error is not None:
         place = ".".join(["json_schema", *(str(part) for part in error.absolute_path)])
         raise InvalidConstraint(error.message[:300], place=place, hint="see the JSON Schema specification")

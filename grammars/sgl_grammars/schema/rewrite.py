@@ -24,29 +24,48 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jsonschema
 
+from sgl_grammars.automaton.dfa import Dfa
 from sgl_grammars.schema.algebra import (
-    NoNegation,
+    UNSAID,
     all_of,
     any_of,
     closed_names,
     disjoint,
     negate,
     other_texts,
+    property_schema,
     prune,
     values_of,
 )
+from sgl_grammars.schema.evaluate import evaluator
 from sgl_grammars.schema.formats import NATIVE_FORMATS, PATTERN_FORMATS, UNENFORCED_FORMATS
+from sgl_grammars.schema.languages import (
+    EVERY,
+    NotSayable,
+    both,
+    but_not,
+    pattern_of,
+    texts,
+    texts_in,
+    union,
+)
 from sgl_grammars.schema.load import Schema, dialect
+from sgl_grammars.schema.merge import Merger
+from sgl_grammars.schema.names import SOME, allows_name, language
+from sgl_grammars.schema.opposites import between_multiples, other_text
 from sgl_grammars.schema.patterns import ecma
 from sgl_grammars.schema.resolve import References
 from sgl_lang.errors import InvalidConstraint, UnsupportedFeature
 
 MAX_COMBINATIONS = 300
 MAX_ENUM = 100_000
+MAX_SIZE = 150
+MAX_STEPS = 1_500
 CONTAINS_POSITIONS = 16
 
 PLAIN = (
@@ -68,16 +87,29 @@ class Unenforceable(InvalidConstraint):
         self.keyword = keyword
 
 
+class Unsayable(Unenforceable):
+    """The opposite of a fact has no schema. As one of several options it is left out: what remains is still valid."""
+
+
 class Rewriter:
-    """Rewrites one document. `unenforced` collects ``place: keyword`` where not `strict`."""
+    """Rewrites one document. `unenforced` collects ``place.keyword`` where not `strict`.
+
+    `narrowed` collects places where the result holds only a part of the valid values, never an invalid one: an option
+    that comes from a negation and cannot be said is left out, an undeclared property is asked for by a pattern that all
+    others then follow, numbers between multiples are listed near zero only.
+    """
 
     def __init__(self, root: Schema, *, strict: bool = True) -> None:
         self.root = root
         self.strict = strict
         self.unenforced: list[str] = []
+        self.narrowed: list[str] = []
         self._references = References(root)
         cls = dialect(root)
-        self._validator = cls(root, format_checker=cls.FORMAT_CHECKER)
+        self._validator = evaluator(cls)(root, format_checker=cls.FORMAT_CHECKER)
+        self._steps = 0
+        self._most_steps = MAX_STEPS + 2 * _size(root)
+        self._around: tuple[dict[str, Any], ...] = ()
         self._siblings_count = cls in (
             jsonschema.Draft201909Validator,
             jsonschema.Draft202012Validator,
@@ -88,15 +120,38 @@ class Rewriter:
 
     def run(self) -> Schema:
         top = self.rewrite(self.root, "json_schema")
-        if isinstance(top, bool) or not self._definitions:
+        merger = Merger(self._definitions)
+        top = merger.flatten(top)
+        definitions = {name: merger.flatten(one) for name, one in self._definitions.items()}
+        if isinstance(top, bool) or not definitions:
             return top
-        return {**top, "$defs": self._definitions}
+        return {**top, "$defs": definitions}
 
     # -------------------------------------------------------------------------------------------- one subschema
 
     def rewrite(self, schema: Schema, place: str) -> Schema:
+        """Rewrite what stands for a value of its own: a property, an item, the whole."""
+        return self._within((), schema, place)
+
+    def _same(self, schema: Schema, place: str, *beside: Schema) -> Schema:
+        """Rewrite what speaks of the same value as the schema around it, and as `beside`."""
+        more = tuple(one for one in beside if isinstance(one, dict))
+        return self._within((*self._around, *more), schema, place)
+
+    def _within(self, around: tuple[dict[str, Any], ...], schema: Schema, place: str) -> Schema:
         if isinstance(schema, bool):
             return schema
+        self._steps += 1
+        if self._steps > self._most_steps:
+            raise UnsupportedFeature("the schema unfolds to too many parts", place=place)
+        before = self._around
+        self._around = (*around, schema)
+        try:
+            return self._rewrite(schema, place)
+        finally:
+            self._around = before
+
+    def _rewrite(self, schema: dict[str, Any], place: str) -> Schema:
         if isinstance(schema.get("$ref"), str):
             return self._reference(schema, place)
         finite = self._finite(schema, place)
@@ -105,18 +160,31 @@ class Rewriter:
         parts: list[Schema] = [self._plain(schema, place)]
         for keyword, rule in _RULES.items():
             if keyword in schema:
-                parts.append(self._apply(rule, keyword, schema, place))
+                parts.append(rule(self, schema, f"{place}.{keyword}"))
         for keyword in REFUSED:
             if schema.get(keyword, True) not in (True, {}):
                 self._give_up(keyword, place, "the keyword depends on what other subschemas saw")
         return all_of(parts)
 
-    def _apply(self, rule: Any, keyword: str, schema: dict[str, Any], place: str) -> Schema:
+    def _options(self, options: Iterable[Schema], place: str, *, numbered: bool = False) -> Schema:
+        """The union of what can be said of `options`; without those that a negation made and nothing can say."""
+        said: list[Schema] = []
+        lost: Unsayable | None = None
+        strict, self.strict = self.strict, True
         try:
-            result: Schema = rule(self, schema, f"{place}.{keyword}")
-            return result
-        except NoNegation as error:
-            return self._give_up(keyword, place, f"the opposite of {error.keyword!r} has no schema")
+            for index, option in enumerate(options):
+                try:
+                    said.append(self._same(option, f"{place}.{index}" if numbered else place))
+                except Unsayable as error:
+                    lost = error
+        finally:
+            self.strict = strict
+        result = any_of(said)
+        if lost is not None and result is False:
+            raise lost
+        if lost is not None:
+            self.narrowed.append(place)
+        return result
 
     def _give_up(self, keyword: str, place: str, why: str) -> Schema:
         if self.strict:
@@ -138,7 +206,7 @@ class Rewriter:
             pointed = {"$ref": f"#/$defs/{self._define(target, f'{place}.$ref')}"}
         if not rest or not self._siblings_count:
             return pointed
-        return all_of([pointed, self.rewrite(rest, place)])
+        return all_of([pointed, self._same(rest, place, target)])
 
     def _define(self, target: dict[str, Any], place: str) -> str:
         name = self._names.get(id(target))
@@ -192,7 +260,7 @@ class Rewriter:
             if keyword in schema:
                 result[keyword] = schema[keyword]
         if "pattern" in result:
-            result["pattern"] = ecma(result["pattern"])
+            result["pattern"] = self._pattern(result["pattern"], place)
         _numeric_bounds(result)
         if isinstance(result.get("required"), list):
             result["required"] = list(dict.fromkeys(result["required"]))
@@ -200,6 +268,16 @@ class Rewriter:
         self._array(schema, result, place)
         self._format(schema, result, place)
         return result
+
+    def _pattern(self, pattern: str, place: str) -> str:
+        """The pattern for the engine; one with a negative look-ahead at its start by way of an automaton."""
+        if "(?!" not in pattern:
+            return ecma(pattern)
+        try:
+            return pattern_of(texts(pattern))
+        except NotSayable as error:
+            self._give_up("pattern", place, str(error))
+            return ""
 
     def _object(self, schema: dict[str, Any], result: dict[str, Any], place: str) -> None:
         if isinstance(schema.get("properties"), dict):
@@ -242,10 +320,22 @@ class Rewriter:
     # ---------------------------------------------------------------------------------------------- combinators
 
     def _all(self, schema: dict[str, Any], place: str) -> Schema:
-        return all_of(self.rewrite(part, f"{place}.{i}") for i, part in enumerate(schema["allOf"]))
+        parts: list[Schema] = [self._inlined(part) for part in schema["allOf"]]
+        return all_of(
+            self._same(part, f"{place}.{index}", *parts[:index], *parts[index + 1 :])
+            for index, part in enumerate(parts)
+        )
+
+    def _inlined(self, part: Schema) -> Schema:
+        """The target in place of a reference whose meaning depends on what stands around it."""
+        if isinstance(part, dict) and set(part) == {"$ref"}:
+            target = self._resolve(part)
+            if isinstance(target, dict) and _LOOKING_AROUND & set(target) and "$ref" not in target:
+                return target
+        return part
 
     def _any(self, schema: dict[str, Any], place: str) -> Schema:
-        return any_of(self.rewrite(part, f"{place}.{i}") for i, part in enumerate(schema["anyOf"]))
+        return self._options(schema["anyOf"], place, numbered=True)
 
     def _one(self, schema: dict[str, Any], place: str) -> Schema:
         options: list[Schema] = schema["oneOf"]
@@ -257,15 +347,31 @@ class Rewriter:
                 for other, rival in enumerate(options)
                 if other != index and not disjoint(option, rival, self._resolve) and option is not False
             ]
-            rivals = [r for r in rivals if not disjoint(all_of([option, context]), r, self._resolve)]
-            names = closed_names(all_of([option, context, *self._closed(schema)]), self._resolve)
             around = self._merged(option, context)
+            rivals = [r for r in rivals if not disjoint(all_of([option, context]), r, self._resolve)]
+            rivals = [r for r in rivals if not disjoint(around, r, self._resolve)]
+            names = closed_names(all_of([option, *self._around]), self._resolve)
             without = (
-                prune(negate(rival, self._resolve, within=names), around, self._resolve) for rival in rivals
+                self._lighter(prune(negate(rival, self._resolve, within=names), around, self._resolve), place)
+                for rival in rivals
             )
             alone = all_of([option, *without])
-            exclusive.append(self.rewrite(alone, f"{place}.{index}"))
+            exclusive.append(self._same(alone, f"{place}.{index}"))
         return any_of(exclusive)
+
+    def _lighter(self, union: Schema, place: str) -> Schema:
+        """A union without its largest options where it is too large to be multiplied out."""
+        if isinstance(union, bool) or "anyOf" not in union or _size(union) <= MAX_SIZE:
+            return union
+        kept: list[Schema] = []
+        left = MAX_SIZE
+        for option in sorted(union["anyOf"], key=_size):
+            left -= _size(option)
+            if kept and left < 0:
+                break
+            kept.append(option)
+        self.narrowed.append(place)
+        return {**union, "anyOf": [option for option in union["anyOf"] if option in kept]}
 
     def _merged(self, option: Schema, context: Schema) -> Schema:
         """What an object must be at least: the option with what stands beside the `oneOf`, one level deep."""
@@ -277,20 +383,42 @@ class Rewriter:
         properties = {**context.get("properties", {}), **option.get("properties", {})}
         return {**context, **option, "required": required, "properties": properties}
 
-    @staticmethod
-    def _closed(schema: dict[str, Any]) -> list[Schema]:
-        if schema.get("additionalProperties") is not False:
-            return []
-        keys = ("properties", "patternProperties", "additionalProperties")
-        return [{key: schema[key] for key in keys if key in schema}]
-
     def _not(self, schema: dict[str, Any], place: str) -> Schema:
         wrong = schema["not"]
-        if wrong == {"type": "integer"}:
-            # a number with a fraction: an exponent-free decimal whose fraction is not all zeros
-            return self._give_up("not", place, "a number that is no integer has no schema")
-        names = closed_names({key: value for key, value in schema.items() if key != "not"}, self._resolve)
-        return self.rewrite(negate(wrong, self._resolve, within=names), place)
+        if isinstance(wrong, dict) and _is_atom(wrong):
+            return self._atom(wrong, place)
+        around: list[Schema] = [{**one, "not": {}} if one is schema else one for one in self._around]
+        names = closed_names(all_of(around), self._resolve)
+        opposite = negate(wrong, self._resolve, within=names)
+        return self._same(opposite, place)
+
+    def _atom(self, fact: dict[str, Any], place: str) -> Schema:
+        """The opposite of one fact that algebra leaves as it is."""
+        said = self._opposite(fact, place)
+        if said is not None:
+            return said
+        keyword = next((key for key in fact if key != UNSAID), "not")
+        why = f"the opposite of {keyword!r} has no schema"
+        if self.strict:
+            raise Unsayable("not", place, why)
+        return self._give_up("not", place.removesuffix(".not"), why)
+
+    def _opposite(self, fact: dict[str, Any], place: str) -> Schema | None:
+        if UNSAID in fact:
+            return None
+        if set(fact) in ({"pattern"}, {"format"}):
+            return other_text(fact)
+        said, complete = between_multiples(fact.get("multipleOf", 1), *self._bounds())
+        if not complete:
+            self.narrowed.append(place)
+        return said if "multipleOf" in fact else any_of([{"type": list(_NOT_NUMBER)}, said])
+
+    def _bounds(self) -> tuple[float | None, float | None]:
+        """The least and the largest number that the schemas around allow."""
+        facts = self._facts()
+        low = [fact[key] for fact in facts for key in ("minimum", "exclusiveMinimum") if key in fact]
+        high = [fact[key] for fact in facts for key in ("maximum", "exclusiveMaximum") if key in fact]
+        return max(low, default=None), min(high, default=None)
 
     def _if(self, schema: dict[str, Any], place: str) -> Schema:
         if "then" not in schema and "else" not in schema:
@@ -299,7 +427,7 @@ class Rewriter:
         then, other = schema.get("then", True), schema.get("else", True)
         met = all_of([condition, then])
         unmet = all_of([negate(condition, self._resolve), other])
-        return any_of([self.rewrite(met, place), self.rewrite(unmet, place)])
+        return self._options([met, unmet], place)
 
     # ------------------------------------------------------------------------------------------------- objects
 
@@ -313,7 +441,7 @@ class Rewriter:
                 if not wanted:
                     continue
             else:
-                present = all_of([{"required": [name]}, self.rewrite(wanted, f"{place}.{name}")])
+                present = all_of([{"required": [name]}, self._same(wanted, f"{place}.{name}")])
             parts.append(any_of([absent, present]))
         return all_of(parts)
 
@@ -426,6 +554,78 @@ class Rewriter:
             raise Unenforceable(keyword, place, f"more than {MAX_COMBINATIONS} combinations of properties")
         return list(itertools.combinations(names, size))
 
+    def _some(self, schema: dict[str, Any], place: str) -> Schema:
+        """Some property with a name of one kind and a wrong value: a declared one, or by a pattern for all others."""
+        wanted = schema[SOME]
+        facts = self._facts()
+        declared = _declared(facts)
+        options: list[Schema] = [
+            {"type": "object", "required": [name], "properties": {name: wanted["value"]}}
+            for name in declared
+            if allows_name(wanted["names"], name, self._resolve)
+            and not any(
+                disjoint(wanted["value"], property_schema(fact, name), self._resolve) for fact in facts
+            )
+        ]
+        if closed_names(all_of({**fact, "allOf": []} for fact in facts), self._resolve) is None:
+            options += self._undeclared(facts, declared, place)
+        if not options:
+            raise Unsayable("not", place, "no property that is known to be possible breaks it")
+        return self._options(options, place)
+
+    def _undeclared(self, facts: list[dict[str, Any]], declared: list[str], place: str) -> list[Schema]:
+        """Objects all of whose properties are what every `SOME` around asks for."""
+        self.narrowed.append(place)
+        if declared:
+            return []
+        wanted = [fact[SOME] for fact in facts if SOME in fact]
+        value = all_of(one["value"] for one in wanted)
+        try:
+            names = EVERY
+            for one in wanted:
+                names = both(names, language(one["names"], self._resolve))
+            for fact in facts:
+                names = self._possible(names, fact, value)
+            pattern = pattern_of(names)
+        except NotSayable:
+            return []
+        return [
+            {
+                "type": "object",
+                "patternProperties": {pattern: value},
+                "additionalProperties": False,
+                "minProperties": 1,
+            }
+        ]
+
+    def _possible(self, names: Dfa, fact: dict[str, Any], value: Schema) -> Dfa:
+        """`names` without those that `fact` lets have no such value."""
+        if "propertyNames" in fact:
+            names = both(names, language(fact["propertyNames"], self._resolve))
+        covered = texts_in(fact.get("properties", ()))
+        for pattern, schema in fact.get("patternProperties", {}).items():
+            if disjoint(schema, value, self._resolve):
+                names = but_not(names, texts(pattern))
+            covered = union(covered, texts(pattern))
+        if "additionalProperties" in fact and disjoint(fact["additionalProperties"], value, self._resolve):
+            names = both(names, covered)
+        return names
+
+    def _facts(self) -> list[dict[str, Any]]:
+        """The schemas that the value at hand satisfies, all of them, as far as they are plain to see."""
+        found: list[dict[str, Any]] = []
+        todo: list[Schema] = list(self._around)
+        while todo and len(found) < 64:
+            fact = todo.pop(0)
+            if not isinstance(fact, dict) or fact in found:
+                continue
+            if "$ref" in fact:
+                todo.append(self._resolve(fact))
+            else:
+                found.append(fact)
+                todo.extend(fact.get("allOf", ()))
+        return found
+
     # -------------------------------------------------------------------------------------------------- arrays
 
     def _unique(self, schema: dict[str, Any], place: str) -> Schema:
@@ -467,6 +667,9 @@ class Rewriter:
 
 _OBJECT = ("properties", "patternProperties", "additionalProperties", "required")
 _COUNTS = ("minProperties", "maxProperties")
+_LOOKING_AROUND = frozenset({"not", "oneOf", "if", "minProperties", "maxProperties"})
+_NOT_NUMBER = ("null", "boolean", "string", "array", "object")
+_ATOM = frozenset({"pattern", "format", "multipleOf"})
 _NOT_OBJECT = ("null", "boolean", "number", "string", "array")
 
 _RULES: dict[str, Any] = {
@@ -483,6 +686,7 @@ _RULES: dict[str, Any] = {
     "maxProperties": Rewriter._count,
     "uniqueItems": Rewriter._unique,
     "contains": Rewriter._contains,
+    SOME: Rewriter._some,
 }
 
 
@@ -493,6 +697,28 @@ def _numeric_bounds(result: dict[str, Any]) -> None:
             exclusive = result.pop(flag)
             if exclusive and bound in result:
                 result[flag] = result.pop(bound)
+
+
+def _declared(facts: list[dict[str, Any]]) -> list[str]:
+    """The property names that `facts` mention and none of them rules out."""
+    names = [name for fact in facts for name in (*fact.get("properties", ()), *fact.get("required", ()))]
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if not any(fact.get("properties", {}).get(name) is False for fact in facts)
+    ]
+
+
+def _is_atom(fact: dict[str, Any]) -> bool:
+    """One fact that `negate` leaves as a `not`."""
+    return UNSAID in fact or fact == {"type": "integer"} or (len(fact) == 1 and not _ATOM.isdisjoint(fact))
+
+
+def _size(schema: Any) -> int:
+    """Values in a schema, itself included."""
+    if isinstance(schema, dict):
+        return 1 + sum(map(_size, schema.values()))
+    return 1 + sum(map(_size, schema)) if isinstance(schema, list) else 1
 
 
 def _unique(values: list[Any]) -> list[Any]:
@@ -510,6 +736,6 @@ def rewrite(root: Schema, *, strict: bool) -> tuple[Schema, tuple[str, ...]]:
     """Rewrite a checked schema; returns it with what is not enforced. Raises `InvalidConstraint`."""
     rewriter = Rewriter(root, strict=strict)
     try:
-        return rewriter.run(), tuple(rewriter.unenforced)
+        return rewriter.run(), tuple(dict.fromkeys(rewriter.unenforced))
     except RecursionError:
         raise UnsupportedFeature("references nest too deeply", place="json_schema") from None

@@ -1,0 +1,265 @@
+"""Sets of texts: patterns as automata, their intersections and complements, and automata as patterns again.
+
+JSON Schema can say "matches" but not "does not match"; a regular language has a complement, though, and every automaton
+has a regular expression (Kleene). What comes out is plain: literals, classes, groups, ``|``, ``*``, ``+``, ``?``, in
+code points, anchored at both ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from sgl_grammars.automaton import combine
+from sgl_grammars.automaton.charset import ANY, Charset, complement, normal
+from sgl_grammars.automaton.dfa import Dfa, reduce
+from sgl_grammars.automaton.limits import Budget, Limits, TooLarge
+from sgl_grammars.automaton.regex import compile_pattern
+from sgl_lang.errors import InvalidConstraint
+
+__all__ = ["EVERY", "NotSayable", "both", "but_not", "lengths", "pattern_of", "texts", "texts_in", "union"]
+
+MAX_CHARACTERS = 20_000
+_LIMITS = Limits(states=1_500, parts=20_000, seconds=0.4)
+_LOOKAHEAD = re.compile(r"\^\(\?!")
+
+
+class NotSayable(Exception):
+    """The language has no pattern, or only one that is too long."""
+
+
+@lru_cache(maxsize=1)
+def _every() -> Dfa:
+    return combine.star(combine.characters(ANY), Budget())
+
+
+EVERY = _every()
+
+
+@lru_cache(maxsize=512)
+def texts(pattern: str) -> Dfa:
+    """The texts in which `pattern` is found, as JSON Schema means it; also with a ``(?!...)`` right at its start."""
+    match = _LOOKAHEAD.match(pattern)
+    if match is None:
+        return _compiled(pattern, search=True)
+    inside, rest = _group(pattern, match.end())
+    return but_not(texts("^" + rest), texts(f"^(?:{inside})"))
+
+
+def _group(pattern: str, start: int) -> tuple[str, str]:
+    """(what stands in the group that is open at `start`, what follows it)."""
+    depth, at, inside = 1, start, False
+    while at < len(pattern):
+        character = pattern[at]
+        if character == "\\":
+            at += 1
+        elif inside:
+            inside = character != "]"
+        elif character == "[":
+            inside = True
+        elif character in "()":
+            depth += 1 if character == "(" else -1
+            if not depth:
+                return pattern[start:at], pattern[at + 1 :]
+        at += 1
+    raise NotSayable("a group is not closed")
+
+
+def _compiled(pattern: str, *, search: bool) -> Dfa:
+    try:
+        return compile_pattern(pattern, Budget(_LIMITS), dialect="ecma", search=search)
+    except (InvalidConstraint, TooLarge) as error:
+        raise NotSayable(str(error)) from None
+
+
+def texts_in(values: Iterable[str]) -> Dfa:
+    """Exactly these texts."""
+    return combine.words([value.encode() for value in values], Budget(_LIMITS))
+
+
+def both(left: Dfa, right: Dfa) -> Dfa:
+    """Texts of both. Raises `NotSayable` beyond the limits."""
+    try:
+        return combine.intersection(left, right, Budget(_LIMITS))
+    except TooLarge as error:
+        raise NotSayable(str(error)) from None
+
+
+def but_not(left: Dfa, right: Dfa) -> Dfa:
+    """Texts of `left` that are none of `right`. Raises `NotSayable` beyond the limits."""
+    try:
+        return combine.difference(left, right, Budget(_LIMITS))
+    except TooLarge as error:
+        raise NotSayable(str(error)) from None
+
+
+def union(left: Dfa, right: Dfa) -> Dfa:
+    """Texts of either."""
+    try:
+        return combine.union([left, right], Budget(_LIMITS))
+    except TooLarge as error:
+        raise NotSayable(str(error)) from None
+
+
+def lengths(low: int, high: int | None) -> Dfa:
+    """Texts of `low` to `high` characters."""
+    try:
+        return reduce(combine.repeat(combine.characters(ANY), low, high, Budget(_LIMITS)))
+    except TooLarge as error:
+        raise NotSayable(str(error)) from None
+
+
+# ------------------------------------------------------------------------------------------- automata to patterns
+
+
+def pattern_of(dfa: Dfa) -> str:
+    """An anchored pattern for the language, by eliminating states. Raises `NotSayable` if it gets too long.
+
+    Edges carry patterns; a state goes by joining each way into it with each way out, its loop between them.
+    Cheap states (few ways, short texts) go first.
+    """
+    if dfa.is_empty:
+        raise NotSayable("no text matches")
+    edges = _edges(dfa)
+    order = set(edges) - {_FIRST, _LAST}
+    while order:
+        state = min(order, key=lambda one: _cost(edges, one))
+        order.discard(state)
+        _eliminate(edges, state)
+    return f"^{_grouped(edges[_FIRST][_LAST])}$"
+
+
+_FIRST, _LAST = -1, -2
+_Edges = dict[int, dict[int, list[str]]]
+
+
+def _edges(dfa: Dfa) -> _Edges:
+    edges: _Edges = {_FIRST: {dfa.start: [""]}, _LAST: {}}
+    todo, seen = [dfa.start], {dfa.start}
+    while todo:
+        state = todo.pop()
+        row: dict[int, list[str]] = {
+            target: [_class(chars)] for target, chars in _character_edges(dfa, state).items()
+        }
+        for target in row:
+            if target not in seen:
+                seen.add(target)
+                todo.append(target)
+        if dfa.accepting[state]:
+            row[_LAST] = [""]
+        edges[state] = row
+    return edges
+
+
+def _character_edges(dfa: Dfa, state: int) -> dict[int, Charset]:
+    """The next states after one whole character, each with the characters that lead there."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    known: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+
+    def tails(at: int, left: int) -> list[tuple[int, int, int]]:
+        """(low, high, target) of the `left` last bytes of a character, six bits each."""
+        if left == 0:
+            return [(0, 0, at)]
+        if (at, left) not in known:
+            size = 1 << 6 * (left - 1)
+            spans: list[tuple[int, int, int]] = []
+            for bits in range(64):
+                following = int(dfa.table[at, 0x80 + bits])
+                if following:
+                    for low, high, target in tails(following, left - 1):
+                        _append(spans, low + bits * size, high + bits * size, target)
+            known[at, left] = spans
+        return known[at, left]
+
+    for lead in range(256):
+        following = int(dfa.table[state, lead])
+        if not following:
+            continue
+        left = 0 if lead < 0x80 else 1 if lead < 0xE0 else 2 if lead < 0xF0 else 3
+        base = lead if left == 0 else (lead & (0x3F >> left)) << 6 * left
+        for low, high, target in tails(following, left):
+            found.setdefault(target, []).append((base + low, base + high))
+    return {target: normal(spans) for target, spans in found.items()}
+
+
+def _append(spans: list[tuple[int, int, int]], low: int, high: int, target: int) -> None:
+    if spans and spans[-1][2] == target and spans[-1][1] + 1 == low:
+        spans[-1] = (spans[-1][0], high, target)
+    else:
+        spans.append((low, high, target))
+
+
+def _class(chars: Charset) -> str:
+    if chars == ANY:
+        return r"[\s\S]"
+    if len(chars) == 1 and chars[0][0] == chars[0][1]:
+        return _literal(chars[0][0])
+    rest = complement(chars)
+    if sum(high - low for low, high in rest) < 0x1000 and len(rest) <= len(chars):
+        return f"[^{_ranges(rest)}]"
+    return f"[{_ranges(chars)}]"
+
+
+def _ranges(chars: Charset) -> str:
+    return "".join(_member(low) if low == high else f"{_member(low)}-{_member(high)}" for low, high in chars)
+
+
+def _member(point: int) -> str:
+    return "\\" + chr(point) if chr(point) in "]^\\-[&~" else _printable(point)
+
+
+def _literal(point: int) -> str:
+    return "\\" + chr(point) if chr(point) in r"\^$.|?*+()[]{}/-" else _printable(point)
+
+
+def _printable(point: int) -> str:
+    if 0x20 <= point < 0x7F or 0xA1 <= point < 0xD800:
+        return chr(point)
+    return f"\\x{point:02x}" if point < 0x100 else f"\\u{{{point:x}}}"
+
+
+def _cost(edges: _Edges, state: int) -> int:
+    outgoing = [len(options[0]) * len(options) for to, options in edges[state].items() if to != state]
+    incoming = [len(row[state][0]) for at, row in edges.items() if at != state and state in row]
+    return (len(outgoing) - 1) * sum(incoming) + (len(incoming) - 1) * sum(outgoing)
+
+
+def _eliminate(edges: _Edges, state: int) -> None:
+    row = edges.pop(state)
+    loop = row.pop(state, None)
+    around = "" if loop is None else _starred(_grouped(loop))
+    out = {target: around + _grouped(options) for target, options in row.items()}
+    for other in edges.values():
+        ways = other.pop(state, None)
+        if ways is None:
+            continue
+        before = _grouped(ways)
+        for target, after in out.items():
+            options = other.setdefault(target, [])
+            if before + after not in options:
+                options.append(before + after)
+            if sum(map(len, options)) > MAX_CHARACTERS:
+                raise NotSayable(f"its pattern would be longer than {MAX_CHARACTERS} characters")
+
+
+def _grouped(options: list[str]) -> str:
+    """One text for all the options, that can stand in a sequence."""
+    if len(options) == 1:
+        return options[0]
+    filled = [option for option in options if option]
+    if len(filled) == 1:
+        return (filled[0] if _is_atom(filled[0]) else f"(?:{filled[0]})") + ("?" if len(options) > 1 else "")
+    body = f"(?:{'|'.join(filled)})"
+    return body + "?" if len(filled) < len(options) else body
+
+
+_ATOM = re.compile(r"\\?.|\[(?:\\.|[^\]\\])+\]|\\x[0-9a-f]{2}|\\u\{[0-9a-f]+\}", re.DOTALL)
+
+
+def _is_atom(pattern: str) -> bool:
+    return _ATOM.fullmatch(pattern) is not None or (pattern.startswith("(?:") and _group(pattern, 3)[1] == "")
+
+
+def _starred(pattern: str) -> str:
+    return f"{pattern}*" if _is_atom(pattern) else f"(?:{pattern})*"

@@ -1,0 +1,171 @@
+"""Rewritten schemas accept exactly what the originals do; where they say that they are narrower, never more."""
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+
+from sgl_grammars.automaton.limits import Budget
+from sgl_grammars.automaton.regex import compile_pattern
+from sgl_grammars.compiler import Compiler
+from sgl_grammars.schema import load_schema
+from sgl_grammars.schema.languages import EVERY, but_not, pattern_of, texts
+from sgl_grammars.schema.rewrite import Rewriter
+from sgl_grammars.spec import JsonSchema
+from sgl_grammars.testing import byte_vocabulary
+from sgl_lang.errors import SglError
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Iterator[Compiler]:
+    with Compiler(byte_vocabulary(), backend="llguidance") as compiler:
+        yield compiler
+
+
+def accepts(grammar: Any, value: Any) -> bool:
+    matcher = grammar.matcher()
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return all(matcher.accept(byte) for byte in text) and matcher.accepting
+
+
+S = {"type": "string"}
+TABLE: dict[str, tuple[Any, list[Any], list[Any]]] = {
+    "not pattern": ({**S, "not": {"pattern": "^[a-z]+$"}}, ["", "A", "aé", "a1"], ["a", "abc"]),
+    "not pattern, beyond ASCII": ({**S, "not": {"pattern": "^[à-ü]{2}$"}}, ["é", "aé", "ééé"], ["éé"]),
+    "not found anywhere": ({**S, "not": {"pattern": "ab"}}, ["", "ba", "aab"[:2]], ["ab", "xxaby"]),
+    "look-ahead at the start": (
+        {**S, "pattern": r"^(?!org\.)[a-z.]+$"},
+        ["or.a", "com.x"],
+        ["org.", "org.x", "A"],
+    ),
+    "not format": ({**S, "not": {"format": "ipv4"}}, ["1.2.3", "a"], ["1.2.3.4", "255.0.0.1"]),
+    "not multipleOf, bounded": (
+        {"type": "integer", "minimum": 0, "maximum": 9, "not": {"multipleOf": 3}},
+        [1, 2, 4, 8],
+        [0, 3, 6, 9, 10, -1],
+    ),
+    "not integer": (
+        {"type": "number", "minimum": 0, "maximum": 2, "not": {"type": "integer"}},
+        [0.5, 1.25],
+        [0, 1, 2, 2.5],
+    ),
+    "annotations do not block a negation": (
+        {"not": {"type": "string", "title": "t", "description": "d", "default": "x", "format": "unknown"}},
+        [1, None],
+        ["a", ""],
+    ),
+    "not patternProperties, one property": (
+        {"type": "object", "maxProperties": 1, "not": {"patternProperties": {"^a": {"type": "integer"}}}},
+        [{"a": "x"}, {"ab": None}],
+        [{}, {"a": 1}, {"b": "x"}, {"a": "x", "b": 1}],
+    ),
+    "not propertyNames, one property": (
+        {"type": "object", "maxProperties": 1, "not": {"propertyNames": {"maxLength": 2}}},
+        [{"abc": 1}],
+        [{}, {"ab": 1}],
+    ),
+    "overlapping patternProperties": (
+        {
+            "type": "object",
+            "allOf": [
+                {"patternProperties": {"a": {"type": "integer"}}},
+                {"patternProperties": {"b": {"minimum": 5}}},
+            ],
+        },
+        [{"a": 1}, {"b": 5}, {"ab": 6}, {"c": "x"}],
+        [{"a": "x"}, {"b": 4}, {"ab": 4}, {"ab": 5.5}],
+    ),
+    "oneOf over patterns": (
+        {**S, "oneOf": [{"pattern": "^[a-f]+$"}, {"pattern": "^[d-z]+$"}]},
+        ["abc", "xyz", "ax"[:1]],
+        ["def", "d", "1", "az"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("schema", "valid", "invalid"), TABLE.values(), ids=TABLE)
+def test_table(compiler: Compiler, schema: Any, valid: list[Any], invalid: list[Any]) -> None:
+    check = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    grammar = compiler.compile(JsonSchema(json.dumps(schema)))
+    assert all(map(check.is_valid, valid)), "the table is wrong"
+    assert not any(map(check.is_valid, invalid)), "the table is wrong"
+    assert [value for value in valid if not accepts(grammar, value)] == []
+    assert [value for value in invalid if accepts(grammar, value)] == []
+
+
+PATTERNS = ["a", "^a", "a$", "^[a-c]*$", "^(ab|é)+$", "^.{1,3}$", "^(?!a)b", "x?y"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_complement_is_a_complement(pattern: str) -> None:
+    others = texts(pattern_of(but_not(EVERY, texts(pattern))))
+    for text in ("", "a", "b", "ab", "ba", "abab", "é", "abé", "xy", "abcd", "\n", "😀", "bxy"):
+        assert texts(pattern).matches(text.encode()) != others.matches(text.encode()), text
+
+
+def test_a_pattern_from_an_automaton_is_the_same_language() -> None:
+    written = compile_pattern("(a|bc)*d?", Budget(), dialect="ecma")
+    again = compile_pattern(pattern_of(written), Budget(), dialect="ecma")
+    assert but_not(written, again).is_empty
+    assert but_not(again, written).is_empty
+
+
+def a_fact(pick: random.Random) -> dict[str, Any]:
+    small = pick.randint(0, 4)
+    return pick.choice(
+        [
+            {"type": pick.choice(["string", "integer", "object", "array", "null", ["string", "null"]])},
+            {"minimum": small},
+            {"maximum": small},
+            {"minLength": small},
+            {"maxLength": small},
+            {"pattern": pick.choice(["^a", "b$", "^[ab]*$"])},
+            {"enum": pick.sample(["a", "b", 1, 2, None, True], 3)},
+            {"const": pick.choice(["a", 1])},
+            {"required": [pick.choice("ab")]},
+            {"properties": {pick.choice("ab"): {"type": pick.choice(["string", "integer"])}}},
+            {"items": {"type": "integer"}},
+            {"maxItems": small},
+        ]
+    )
+
+
+def a_schema(pick: random.Random, depth: int) -> Any:
+    kind = pick.choice(["fact", "fact", "not", "oneOf", "anyOf", "allOf", "if"]) if depth else "fact"
+    if kind == "fact":
+        return a_fact(pick)
+    if kind == "not":
+        return {"not": a_schema(pick, depth - 1)}
+    if kind == "if":
+        return {key: a_schema(pick, depth - 1) for key in ("if", "then", "else")}
+    return {kind: [a_schema(pick, depth - 1) for _ in range(2)]}
+
+
+VALUES: list[Any] = [None, True, 0, 1, 3, 5, -2, "", "a", "ab", "bba", "aaaaa", [], [1], ["a"], [1, 2, 3]]
+VALUES += [{}, {"a": 1}, {"a": "x"}, {"b": 1}, {"a": 1, "b": "x"}, {"a": "x", "b": 2}]
+
+
+def one_order(value: Any) -> bool:
+    """Written in the one key order that every schema here leads to."""
+    return not (isinstance(value, dict) and len(value) > 1)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_random_schemas_mean_the_same(compiler: Compiler, seed: int) -> None:
+    schema = a_schema(random.Random(seed), 2)
+    text = json.dumps(schema)
+    rewriter = Rewriter(load_schema(text))
+    try:
+        rewriter.run()
+        grammar = compiler.compile(JsonSchema(text))
+    except SglError:
+        return
+    check = jsonschema.Draft202012Validator(schema)
+    for value in VALUES:
+        accepted, valid = accepts(grammar, value), check.is_valid(value)
+        assert valid or not accepted, f"{text} accepts {value!r}"
+        if valid and not rewriter.narrowed and one_order(value):
+            assert accepted, f"{text} rejects {value!r}"
