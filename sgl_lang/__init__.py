@@ -13,6 +13,7 @@
 """
 
 from sgl_lang.agent import agent
+from sgl_lang.backends.anthropic import Anthropic
 from sgl_lang.backends.base import Backend, Capabilities
 from sgl_lang.backends.default import get_default_backend, set_default_backend
 from sgl_lang.backends.fallback import Fallback
@@ -78,7 +79,8 @@ __all__ = [
     # tools
     "tool", "tools", "Tool", "ToolCall", "Answer", "gen_calls", "agent", "mcp",
     # backends
-    "Backend", "Capabilities", "Engine", "Remote", "OpenAI", "Fallback", "set_default_backend", "get_default_backend",
+    "Backend", "Capabilities", "Engine", "Remote", "OpenAI", "Anthropic", "Fallback",
+    "set_default_backend", "get_default_backend",
     # data
     "RequestTree", "SamplingParams", "Usage",
     # errors

@@ -2,8 +2,8 @@
 
 Schemas go into `response_format`; choices become a schema of one enum; a regex is checked afterwards, and asked for
 again within a bound; tool calls go by the protocol's own `tools`. What the protocol cannot say is refused by name:
-token ids, grammars, text in front of a `gen` inside a message that is not known to its end (unless `continue_message`, an
-extension of vLLM and SGLang servers).
+token ids, grammars, text in front of a `gen` inside a message that is not known to its end (unless
+`continue_message`, an extension of vLLM and SGLang servers).
 """
 
 from __future__ import annotations
