@@ -128,3 +128,10 @@ def test_sgl_run_runs_a_file(capsys) -> None:
 def test_sgl_run_names_a_missing_file(capsys) -> None:
     assert cli.main(["run", str(EXAMPLES / "missing.py")]) != 0
     assert "missing.py" in capsys.readouterr().err
+
+
+def test_the_program_of_the_readme_prints_what_it_says(capsys) -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    code = readme.split("```python\n", 1)[1].split("```", 1)[0]
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert f"It prints `{capsys.readouterr().out.strip()}`" in readme
