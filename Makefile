@@ -48,7 +48,8 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/eval_embedded.py --runtime engine
 	$(BIN)/python benchmarks/engine.py
-	$(BIN)/python benchmarks/cpu.py --shape T
+	$(BIN)/python benchmarks/language.py
+	$(BIN)/python benchmarks/cpu.py --shapes T
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
