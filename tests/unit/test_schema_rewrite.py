@@ -78,6 +78,11 @@ TABLE: dict[str, tuple[Any, list[Any], list[Any]]] = {
         [{"a": 1}, {"b": 5}, {"ab": 6}, {"c": "x"}],
         [{"a": "x"}, {"b": 4}, {"ab": 4}, {"ab": 5.5}],
     ),
+    "oneOf, one inside of the other": (
+        {**S, "oneOf": [{"pattern": "^[0-9.]+$"}, {"format": "ipv4"}]},
+        ["1.2.3", "1.2.3.4.5"],
+        ["1.2.3.4", "-"],
+    ),
     "oneOf over patterns": (
         {**S, "oneOf": [{"pattern": "^[a-f]+$"}, {"pattern": "^[d-z]+$"}]},
         ["abc", "xyz", "ax"[:1]],

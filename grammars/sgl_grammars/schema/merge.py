@@ -7,7 +7,7 @@ each with one list of properties, patterns that exclude each other, and one boun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fractions import Fraction
 from math import lcm
 from typing import Any
@@ -45,18 +45,6 @@ class Merger:
     def __init__(self, definitions: dict[str, Schema]) -> None:
         self.definitions = definitions
         self._work = 0
-        self._recursive = {name: self._leads_back(name) for name in definitions}
-
-    def _leads_back(self, name: str) -> bool:
-        todo, seen = [name], set()
-        while todo:
-            for target in _references(self.definitions.get(todo.pop(), True)):
-                if target == name:
-                    return True
-                if target not in seen:
-                    seen.add(target)
-                    todo.append(target)
-        return False
 
     def flatten(self, schema: Schema, depth: int = 0) -> Schema:
         """The same schema, with merged intersections wherever the engine needs that."""
@@ -123,13 +111,10 @@ class Merger:
         patterned = sum(map(self._patterned, parts))
         named = sum(self._mentions(part, "additionalProperties", 0) for part in parts)
         wide = sum(isinstance(p, dict) and len(self._options(p)) > 6 for p in parts)
-        recursive = any(isinstance(p, dict) and self._is_recursive(p) for p in parts)
+        referring = any(isinstance(p, dict) and "$ref" in p for p in parts)
         if len(parts) > MAX_BESIDE:
             return True
-        return patterned > 1 or (patterned == 1 and named > 1) or wide > 1 or recursive
-
-    def _is_recursive(self, part: dict[str, Any]) -> bool:
-        return "$ref" in part and self._recursive.get(part["$ref"].rsplit("/", 1)[1], False)
+        return patterned > 1 or (patterned == 1 and named > 1) or wide > 1 or referring
 
     def _patterned(self, part: Schema) -> bool:
         return self._mentions(part, "patternProperties", 0)
@@ -219,18 +204,6 @@ class Merger:
         rule = jsonschema.Draft202012Validator({**other, "$defs": self.definitions})
         kept = [value for value in listed["enum"] if rule.is_valid(value)]
         return {**listed, "enum": kept} if kept else None
-
-
-def _references(schema: Any) -> Iterable[str]:
-    todo = [schema]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, dict):
-            if isinstance(value.get("$ref"), str):
-                yield value["$ref"].rsplit("/", 1)[1]
-            todo.extend(inner for key, inner in value.items() if key != "enum")
-        elif isinstance(value, list):
-            todo.extend(value)
 
 
 def _conjuncts(schema: dict[str, Any]) -> list[Schema]:

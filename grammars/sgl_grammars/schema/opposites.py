@@ -8,7 +8,7 @@ from typing import Any
 
 from sgl_grammars.schema.algebra import any_of
 from sgl_grammars.schema.formats import EXACT_FORMATS, PATTERN_FORMATS
-from sgl_grammars.schema.languages import EVERY, NotSayable, but_not, pattern_of, texts
+from sgl_grammars.schema.languages import EVERY, NotSayable, both, but_not, pattern_of, texts
 from sgl_grammars.schema.load import Schema
 
 __all__ = ["WINDOW", "between_multiples", "other_text"]
@@ -18,17 +18,32 @@ WINDOW = 6
 _MOST_GAPS = 512
 
 
-def other_text(fact: dict[str, Any]) -> Schema | None:
-    """Strings that break `fact`, one `pattern` or one `format`; None where nothing says that."""
-    name = fact.get("format", "")
-    source = fact.get("pattern") or PATTERN_FORMATS.get(name) or EXACT_FORMATS.get(name)
+def other_text(fact: dict[str, Any], around: Iterable[dict[str, Any]] = ()) -> Schema | None:
+    """Strings that break `fact`, one `pattern` or one `format`, and match the patterns and formats `around` it.
+
+    None where no pattern of a sensible size says that. What is around makes the pattern shorter, or shows that there
+    is no such string.
+    """
+    source = _source(fact)
     if source is None:
         return None
+    return _without(source, [known for one in around if (known := _source(one))]) or _without(source, [])
+
+
+def _without(source: str, around: list[str]) -> Schema | None:
     try:
-        others = but_not(EVERY, texts(source))
-        return False if others.is_empty else {"type": "string", "pattern": pattern_of(others)}
+        others = EVERY
+        for known in around:
+            others = both(others, texts(known))
+        others = but_not(others, texts(source))
+        return {"enum": []} if others.is_empty else {"type": "string", "pattern": pattern_of(others)}
     except NotSayable:
         return None
+
+
+def _source(fact: dict[str, Any]) -> str | None:
+    name = fact.get("format", "")
+    return fact.get("pattern") or PATTERN_FORMATS.get(name) or EXACT_FORMATS.get(name)
 
 
 def between_multiples(step: float, low: float | None, high: float | None) -> tuple[Schema, bool]:

@@ -407,7 +407,8 @@ class Rewriter:
         if UNSAID in fact:
             return None
         if set(fact) in ({"pattern"}, {"format"}):
-            return other_text(fact)
+            said = other_text(fact, self._facts())
+            return False if said == {"enum": []} else said
         said, complete = between_multiples(fact.get("multipleOf", 1), *self._bounds())
         if not complete:
             self.narrowed.append(place)
