@@ -1,14 +1,12 @@
 """A ReAct agent with tools that really run: `sgl run examples/react_agent.py ["question"]`.
 
-Thought and Action come from the model, the Action held to a regex that names only real tools; the
-program runs the tool and writes the Observation. The observation is known text: it is prefilled, not
-decoded, and the branch goes on where it stood.
+Thought and Action come from the model, the Action held to a regex that names only real tools with arguments they
+can take; the program runs the tool and writes the Observation. That is known text: it is prefilled, not decoded,
+and the branch goes on where it stood.
 """
 
-import ast
 import operator
 import sys
-from collections.abc import Callable
 
 import sgl_lang as sgl
 
@@ -17,12 +15,15 @@ PAGES = {
     "orla brandt": "Orla Brandt is a politician, born in 1974, who likes to sail.",
     "zelm": "Zelm is a town on the river Aar with 8,200 inhabitants.",
 }
-OPERATIONS: dict[type, Callable[[float, float], float]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
+SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+INSTRUCTION = """Answer with Thought, Action and Observation steps. Tools:
+search[query]: look up a page
+calculator[expression]: work out a sum
+Finish with "Final Answer:".
+
+Question: """
+ACTION = r"Action: (search\[[^\]\n]{1,100}\]|calculator\[[0-9]{1,6} [+*-] [0-9]{1,6}\])"
+STEP = rf"Thought: [^\n]{{1,200}}\n({ACTION}|Final Answer: [^\n]{{1,200}})"
 
 
 def search(query: str) -> str:
@@ -30,29 +31,11 @@ def search(query: str) -> str:
 
 
 def calculator(expression: str) -> str:
-    """Sums of numbers with + - * / and brackets; read as a syntax tree, never evaluated as code."""
-
-    def value(node: ast.expr) -> float:
-        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-            return node.value
-        if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
-            return OPERATIONS[type(node.op)](value(node.left), value(node.right))
-        raise ValueError("only + - * / of numbers")
-
-    try:
-        return f"{value(ast.parse(expression, mode='eval').body):g}"
-    except (SyntaxError, ValueError, ZeroDivisionError) as error:
-        return f"Error: {error}"
+    left, sign, right = expression.split()
+    return str(SIGNS[sign](int(left), int(right)))
 
 
 TOOLS = {"search": search, "calculator": calculator}
-INSTRUCTION = """Answer with Thought, Action and Observation steps. Tools:
-search[query]: look up a page
-calculator[expression]: work out a sum
-Finish with "Final Answer:".
-
-Question: """
-STEP = r"Thought: [^\n]{1,200}\n(Action: (search|calculator)\[[^\]\n]{1,100}\]|Final Answer: [^\n]{1,200})"
 
 
 @sgl.function
@@ -63,18 +46,16 @@ def react(s, question: str, max_steps: int = 6):
             s += sgl.gen(f"step{step}", regex=STEP, temperature=0)
             last = str(s[f"step{step}"]).rsplit("\n", 1)[-1]
             if last.startswith("Final Answer: "):
-                s["answer"] = last.removeprefix("Final Answer: ")
-                break
+                return last.removeprefix("Final Answer: ")
             name, _, argument = last.removeprefix("Action: ").partition("[")
             s += f"\nObservation: {TOOLS[name](argument.rstrip(']'))}\n"
+    return None
 
 
 def main(question: str = "Who is the mayor of Zelm?") -> str | None:
     state = react.run(question)
-    print(state.text())
-    answer = state["answer"] if "answer" in state else None
-    print(f"\n=> {answer}")
-    return answer
+    print(f"{state.text()}\n\n=> {state.ret_value}")
+    return state.ret_value
 
 
 if __name__ == "__main__":
