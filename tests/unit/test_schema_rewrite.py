@@ -174,3 +174,11 @@ def test_random_schemas_mean_the_same(compiler: Compiler, seed: int) -> None:
         assert valid or not accepted, f"{text} accepts {value!r}"
         if valid and not rewriter.narrowed and one_order(value):
             assert accepted, f"{text} rejects {value!r}"
+
+
+def test_draft_4_flags_are_negated_with_their_bound() -> None:
+    schema = '{"type":"integer","minimum":0,"maximum":9,"not":{"minimum":5,"exclusiveMinimum":true}}'
+    with Compiler(byte_vocabulary()) as compiler:
+        grammar = compiler.compile(JsonSchema(schema))
+        taken = [n for n in range(10) if (m := grammar.matcher()).accept(ord(str(n))) and m.accepting]
+    assert taken == [0, 1, 2, 3, 4, 5]

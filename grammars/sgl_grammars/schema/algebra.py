@@ -254,13 +254,21 @@ def _in_class(character: str) -> str:
 def _bound(keyword: str, opposite: str, kind: str, shift: int) -> Callable[..., Schema]:
     """Negation of a bound: a value of that type on the other side."""
 
-    def rule(value: Any, *_: Any) -> Schema:
+    def rule(value: Any, schema: dict[str, Any], *_: Any) -> Schema:
+        if isinstance(value, bool):  # draft 4's flag beside a bound, which takes it into account
+            return False
+        if schema.get(_DRAFT4_FLAGS.get(keyword, "")) is True:
+            return {"type": kind, _OTHER_SIDE[keyword]: value}
         other = value + shift
         if shift < 0 and other < 0:
             return False
         return {"type": kind, opposite: other}
 
     return rule
+
+
+_DRAFT4_FLAGS = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}
+_OTHER_SIDE = {"minimum": "maximum", "maximum": "minimum"}
 
 
 def _not_dependencies(dependencies: dict[str, Any], _s: Any, resolve: Resolve, depth: int) -> Schema:
