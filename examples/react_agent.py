@@ -13,7 +13,6 @@ import sgl_lang as sgl
 PAGES = {
     "mayor of zelm": "The mayor of Zelm is Orla Brandt.",
     "orla brandt": "Orla Brandt is a politician, born in 1974, who likes to sail.",
-    "zelm": "Zelm is a town on the river Aar with 8,200 inhabitants.",
 }
 SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 INSTRUCTION = """Answer with Thought, Action and Observation steps. Tools:
@@ -49,7 +48,6 @@ def react(s, question: str, max_steps: int = 6):
                 return last.removeprefix("Final Answer: ")
             name, _, argument = last.removeprefix("Action: ").partition("[")
             s += f"\nObservation: {TOOLS[name](argument.rstrip(']'))}\n"
-    return None
 
 
 def main(question: str = "Who is the mayor of Zelm?") -> str | None:

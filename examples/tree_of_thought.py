@@ -30,8 +30,9 @@ def propose(s, numbers: list[str], target: str, ways: int = 4):
     s += sgl.user(f"Numbers: {' '.join(numbers)}. Target: {target}. Propose a step.")
     branches = s.fork(ways)
     for seed, branch in enumerate(branches):
-        heat = 1.0 if seed else 0.0
-        branch += sgl.assistant(sgl.gen("step", choices=list(steps(numbers)), temperature=heat, seed=seed))
+        branch += sgl.assistant(
+            sgl.gen("step", choices=list(steps(numbers)), temperature=seed / 2, seed=seed)
+        )
         branch += sgl.user("Is the target still reachable? Answer sure, maybe or impossible.")
         branch += sgl.assistant(sgl.select("value", choices=list(WEIGHTS)))
     branches.join()
@@ -41,9 +42,8 @@ def main(*words: str, keep: int = 2) -> list[list[str]]:
     *numbers, target = words or ("3", "4", "6", "18")
     frontier: list[tuple[list[str], list[str]]] = [([], numbers)]
     while len(frontier[0][1]) > 1:
-        states = propose.run_batch([{"numbers": left, "target": target} for _, left in frontier])
-        found = {}
-        for (path, left), state in zip(frontier, states, strict=True):
+        found, batch = {}, [{"numbers": left, "target": target} for _, left in frontier]
+        for (path, left), state in zip(frontier, propose.run_batch(batch), strict=True):
             for step, value in zip(state["step"], state["value"], strict=True):
                 found[step] = (WEIGHTS[value], ([*path, step], steps(left)[step]))
         frontier = [node for _, node in sorted(found.values(), key=lambda item: -item[0])[:keep]]
