@@ -48,11 +48,11 @@ def react(s, question: str, max_steps: int = 6):
                 return last.removeprefix("Final Answer: ")
             name, _, argument = last.removeprefix("Action: ").partition("[")
             s += f"\nObservation: {TOOLS[name](argument.rstrip(']'))}\n"
+    return None
 
 
 def main(question: str = "Who is the mayor of Zelm?") -> str | None:
-    state = react.run(question)
-    print(f"{state.text()}\n\n=> {state.ret_value}")
+    print(f"{(state := react.run(question)).text()}\n\n=> {state.ret_value}")
     return state.ret_value
 
 

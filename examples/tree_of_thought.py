@@ -16,12 +16,11 @@ SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 def steps(numbers: list[str]) -> dict[str, list[str]]:
     """Every step that the rules allow, with the numbers that are left after it."""
-    found = {}
-    for (i, a), (j, b) in itertools.permutations(enumerate(numbers), 2):
-        for sign, work in SIGNS.items():
-            if (result := work(int(a), int(b))) > 0:
-                left = [str(result), *(n for k, n in enumerate(numbers) if k not in (i, j))]
-                found[f"{a} {sign} {b} = {result} (left: {' '.join(left)})"] = left
+    found, pairs = {}, itertools.permutations(enumerate(numbers), 2)
+    for ((i, a), (j, b)), (sign, work) in itertools.product(pairs, SIGNS.items()):
+        if (result := work(int(a), int(b))) > 0:
+            left = [str(result), *(n for k, n in enumerate(numbers) if k not in (i, j))]
+            found[f"{a} {sign} {b} = {result} (left: {' '.join(left)})"] = left
     return found
 
 
