@@ -5,17 +5,16 @@ allow can be proposed. Whether a way is "sure" or "maybe" is read off the model'
 """
 
 import itertools
-import operator
 import sys
 
 import sgl_lang as sgl
 
 WEIGHTS = {"sure": 2, "maybe": 1, "impossible": 0}
-SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+SIGNS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
 
 
 def steps(numbers: list[str]) -> dict[str, list[str]]:
-    """Every step that the rules allow, with the numbers that are left after it."""
+    # every step that the rules allow, with the numbers that are left after it
     found, pairs = {}, itertools.permutations(enumerate(numbers), 2)
     for ((i, a), (j, b)), (sign, work) in itertools.product(pairs, SIGNS.items()):
         if (result := work(int(a), int(b))) > 0:
