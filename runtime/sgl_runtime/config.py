@@ -89,7 +89,7 @@ class EngineConfig:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        self._check(1 <= self.page_size <= 256, "page_size", "between 1 and 256")
+        self._check(1 <= self.page_size <= 64, "page_size", "between 1 and 64")
         for name in ("num_pages", "kv_memory_bytes", "max_context", "threads"):
             value = getattr(self, name)
             self._check(value is None or value > 0, name, "above 0")
